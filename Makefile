@@ -1,0 +1,77 @@
+# Needs make and Python 3.11 or newer; everything else is installed into .venv, at the versions in constraints.txt.
+# `make PYTHON=python3.12 …` chooses the interpreter, `make PIP_ARGS="…" …` adds to every `pip install`.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+LIGHT := .venv-light
+BIN := $(VENV)/bin
+LIGHT_TESTS := $(filter-out tests/test_readme.py,$(wildcard tests/test_*.py)) tests/wire tests/client
+HERE_TESTS := not network and not gpu
+export Q
+
+# $(call install,VENV,WHAT): WHAT into VENV, made if missing; its pip first, since an old one knows no dependency groups.
+define install
+$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, this is %d.%d; try make PYTHON=python3.12" % v[:2])'
+test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --upgrade pip -c constraints.txt $(PIP_ARGS)
+$(1)/bin/python -m pip install --editable $(2) -c constraints.txt $(PIP_ARGS)
+touch $@
+endef
+
+.PHONY: help demo check lint test test-light test-gpu bench format constraints clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Search the standard library's docstrings in four ways; Q="…" asks a question of yours
+	@$(BIN)/tercet demo $${Q:+"$$Q"}
+
+check: lint ## Format, lint, types, import contracts, and all tests but the slow ones
+	$(BIN)/pytest -m "not slow and $(HERE_TESTS)"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint test-light ## Everything in `check`, the slow tests, coverage, and test-light
+	scripts/system-packages.sh
+	$(BIN)/pytest --cov --cov-report=term:skip-covered -m "$(HERE_TESTS)"
+
+test-light: $(LIGHT)/.light ## The client side's tests in an environment without torch
+	$(LIGHT)/bin/python -c 'import importlib.util as u, sys; u.find_spec("torch") and sys.exit("torch is in $(LIGHT)")'
+	$(LIGHT)/bin/python -m pytest -p no:cacheprovider $(LIGHT_TESTS)
+
+test-gpu: $(VENV)/.dev ## The tests that need an NVIDIA device
+	$(BIN)/pytest -m "gpu and not network"
+
+bench: $(VENV)/.dev ## Texts per second and latency beside sentence-transformers, same texts, same machine
+	$(BIN)/python benchmarks/encode.py
+
+format: $(VENV)/.dev ## Write the files as `check` wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: ## Pin anew: the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv --clear .venv-constraints
+	.venv-constraints/bin/python -m pip install --quiet --upgrade pip $(PIP_ARGS)
+	.venv-constraints/bin/python -m pip install --quiet --editable '.[all]' --group dev $(PIP_ARGS)
+	{ head -n 1 constraints.txt; \
+	  .venv-constraints/bin/python -m pip freeze --all --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > .constraints.new
+	mv .constraints.new constraints.txt
+	rm -rf .venv-constraints
+
+clean: ## Remove the environments and every cache
+	rm -rf $(VENV) $(LIGHT) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(call install,$(VENV),'.[demo]')
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(call install,$(VENV),'.[all]' --group dev)
+	@touch $(VENV)/.demo
+
+$(LIGHT)/.light: pyproject.toml constraints.txt
+	$(call install,$(LIGHT),. --group light)

@@ -1,0 +1,1 @@
+"""From a model id to a running model: hub, specification, tokeniser, weights."""

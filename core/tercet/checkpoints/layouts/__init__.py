@@ -1,0 +1,1 @@
+"""One reader per checkpoint layout: its files in, heads out."""

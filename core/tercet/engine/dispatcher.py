@@ -1,0 +1,243 @@
+"""The dispatcher: worker threads that take batches from the queue and run them on resident models."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tercet.engine.batch_run import Rows, run_batch
+from tercet.engine.calls import Call
+from tercet.engine.device import Device
+from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
+from tercet.engine.queue import BatchKey, BatchQueue, Lane, Work, by_call
+from tercet.engine.residency import Residency
+from tercet.engine.state import EngineState, Waiting
+from tercet.engine.turns import Turn, Turns
+from tercet.errors import EngineClosedError, OverloadedError, TercetError, reraisable
+
+log = logging.getLogger(__name__)
+
+_RATE_SMOOTHING = 0.2
+_RETRY_AFTER_S = (0.1, 60.0)
+
+
+class Dispatcher:
+    """Admits calls, batches their work across callers, and delivers the rows. Thread-safe.
+
+    Args:
+        device: where batches run.
+        residency: makes models resident.
+        pool: where the rows of bulk work are handed back, off the device's threads.
+        max_queue_tokens: new calls are refused while more tokens than this would wait.
+        workers: threads that run batches.
+        observers: told of batches, and of those that do not fit into memory.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        residency: Residency,
+        pool: Executor,
+        *,
+        max_queue_tokens: int,
+        workers: int,
+        observers: Observers | None = None,
+    ) -> None:
+        self.max_queue_tokens = max_queue_tokens
+        self.tokens_per_s = 0.0
+        self.restarts = 0
+        self._device = device
+        self._residency = residency
+        self._pool = pool
+        self._observers = observers if observers is not None else Observers()
+        self._wake = threading.Condition()
+        self._queue = BatchQueue(device.max_batch_tokens)
+        self._turns = Turns(residency, self._wake)
+        self._calls: set[Call] = set()
+        self._closing = self._stopped = False
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"tercet-worker-{i}", daemon=True) for i in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether every worker thread runs."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens that wait for a batch."""
+        return self._queue.tokens
+
+    def state(self) -> EngineState:
+        """Return what waits and what runs, just now."""
+        with self._wake:
+            waiting, now = self._queue.waiting(), time.monotonic()
+        return EngineState(
+            waiting={model: Waiting(tokens, max(0.0, now - oldest)) for model, (tokens, oldest) in waiting.items()},
+            max_queue_tokens=self.max_queue_tokens,
+            tokens_per_s=self.tokens_per_s,
+            used_bytes=self._residency.used_bytes,
+            budget_bytes=self._residency.budget_bytes,
+            restarts=self.restarts,
+            alive=self.alive,
+        )
+
+    def check_room(self, tokens: int) -> None:
+        """Raise unless a call whose first sequences have so many tokens can be let in.
+
+        Raises:
+            OverloadedError: the queue is full; `retry_after_s` says when there should be room.
+            EngineClosedError: the engine is closing.
+        """
+        if self._closing:
+            raise EngineClosedError("the engine is closed; make a new Engine")
+        waiting = self._queue.tokens
+        if waiting and waiting + tokens > self.max_queue_tokens:
+            raise OverloadedError(
+                f"the queue holds {waiting:,} tokens and {tokens:,} more would pass the limit of "
+                f"{self.max_queue_tokens:,}; try again later or raise max_queue_tokens",
+                retry_after_s=self._retry_after_s(waiting),
+            )
+
+    def admit(self, call: Call, tokens: int) -> None:
+        """Let a call in, or raise as `check_room` does."""
+        with self._wake:
+            self.check_room(tokens)
+            self._calls.add(call)
+        call.done.add_done_callback(lambda _: self._forget(call))
+
+    def put(self, key: BatchKey, works: Sequence[Work]) -> None:
+        """Queue work of an admitted call, unless it has ended meanwhile."""
+        with self._wake:
+            if self._stopped or not works or not works[0].call.alive:
+                return
+            self._queue.put(key, works)
+            self._wake.notify()
+
+    def close(self, drain_s: float) -> None:
+        """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
+        with self._wake:
+            self._closing = True
+            self._wake.wait_for(lambda: not self._calls, drain_s)
+            self._stopped = True
+            rest = list(self._calls)
+            self._wake.notify_all()
+        for call in rest:
+            call.fail(EngineClosedError(f"the engine was closed and this call did not finish within {drain_s:g} s"))
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _forget(self, call: Call) -> None:
+        with self._wake:
+            self._calls.discard(call)
+            if call.in_flight_tokens:
+                self._queue.discard(lambda _, work: work.call is call)
+            self._wake.notify_all()
+
+    # ── the worker threads ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _serve(self) -> None:
+        """Run batches until stopped; a failure outside any batch is logged and the loop goes on."""
+        while not self._stopped:
+            try:
+                while (batch := self._next()) is not None:
+                    self._run(*batch)
+            except BaseException:
+                self.restarts += 1
+                log.exception("a worker failed outside a batch and was restarted")
+
+    def _next(self) -> tuple[BatchKey, list[Work], Turn] | None:
+        """Return the most urgent batch whose model has its turn, or None once stopped."""
+        with self._wake:
+            while not self._stopped:
+                self._fail_refused()
+                self._turns.end(self._queue.models())
+                keys = self._queue.keys()
+                turns = [self._turns.get(key.model) for key in keys]
+                ready = next(((key, turn) for key, turn in zip(keys, turns, strict=True) if turn is not None), None)
+                if ready is None:
+                    self._wake.wait()
+                    continue
+                key, turn = ready
+                works = [work for work in self._queue.take(key) if work.call.alive]
+                if works:
+                    turn.running += 1
+                    return key, works, turn
+            self._turns.end(frozenset())
+            return None
+
+    def _fail_refused(self) -> None:
+        for model, error in self._turns.refusals().items():
+            failed = self._queue.discard(lambda key, _, model=model: key.model == model)  # type: ignore[misc]
+            for call, _ in by_call(failed):
+                call.fail(reraisable(error))
+
+    def _run(self, key: BatchKey, works: list[Work], turn: Turn) -> None:
+        start = began = time.monotonic()
+        turn.lease.touch()
+        model, evict_idle = turn.lease.model, self._residency.evict_idle
+        short = partial(self._tell_out_of_memory, key.model)
+        try:
+            for part, rows in run_batch(model, works, key.outputs, self._device, evict_idle, short):
+                for call, _ in by_call(part):
+                    call.ran(began)
+                began = time.monotonic()
+                if key.lane is Lane.BULK:
+                    self._pool.submit(_hand_back, part, rows)
+                else:
+                    _hand_back(part, rows)
+        except BaseException as error:
+            for call, _ in by_call(works):
+                call.fail(TercetError(f"the batch was lost: {type(error).__name__}: {error}"))
+            raise
+        finally:
+            tokens, seconds = sum(work.tokens for work in works), time.monotonic() - start
+            with self._wake:
+                turn.running -= 1
+                self._measure(tokens, seconds)
+            if self._observers:
+                lane = key.lane.name.lower()
+                self._observers(BatchEvent(key.model, key.outputs, lane, len(works), tokens, seconds))
+
+    def _tell_out_of_memory(self, model: str, step: str) -> None:
+        log.warning("%s: a batch did not fit into memory; next: %s", model, step)
+        if self._observers:
+            self._observers(OutOfMemoryEvent(model, step))
+
+    def _measure(self, tokens: int, seconds: float) -> None:
+        rate = tokens / max(seconds, 1e-6)
+        self.tokens_per_s += (rate - self.tokens_per_s) * (_RATE_SMOOTHING if self.tokens_per_s else 1.0)
+
+    def _retry_after_s(self, waiting: int) -> float:
+        low, high = _RETRY_AFTER_S
+        return min(max(waiting / self.tokens_per_s if self.tokens_per_s else 1.0, low), high)
+
+
+def _hand_back(works: Sequence[Work], rows: Rows | Exception) -> None:
+    """Give each call its rows, or the error; a call that cannot take its rows fails alone."""
+    for call, positions in by_call(works):
+        if isinstance(rows, Exception):
+            call.fail(rows)
+            continue
+        try:
+            own = {name: _picked(column, positions) for name, column in rows.items()}
+            call.deliver([works[i].index for i in positions], own)
+        except Exception as error:
+            call.fail(error)
+
+
+def _picked(column: Sequence[Any], positions: list[int]) -> Sequence[Any]:
+    if len(positions) == len(column):
+        return column
+    return column[positions] if isinstance(column, np.ndarray) else [column[i] for i in positions]

@@ -1,0 +1,162 @@
+"""The queue: tokenised sequences waiting for a batch, grouped by what can run together.
+
+Pure bookkeeping, no threads: the worker holds the lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from tercet.nn.batch import TokenSequence
+
+if TYPE_CHECKING:
+    from tercet.engine.calls import Call
+
+
+class Lane(IntEnum):
+    """Which traffic a call belongs to: someone waits for a query, nobody for one document of a bulk load."""
+
+    INTERACTIVE = 0
+    BULK = 1
+
+
+# Bulk work counts as this much younger than it is, so that queries go first; older bulk work still beats new queries.
+BULK_HANDICAP_S = 0.5
+# How many of the oldest sequences a batch may choose from to find equal lengths.
+WINDOW = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """What sequences must share to run in one forward pass: the model, the heads that read it, the lane."""
+
+    model: str
+    outputs: tuple[str, ...]
+    lane: Lane = Lane.INTERACTIVE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """One sequence of one call.
+
+    Attributes:
+        index: the item's place in its call.
+        enqueued_at: seconds, by the monotonic clock.
+    """
+
+    call: Call
+    index: int
+    sequence: TokenSequence
+    enqueued_at: float
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.sequence)
+
+
+class BatchQueue:
+    """Work by `BatchKey`, in order of arrival; `take` cuts batches of near-equal lengths from it.
+
+    Args:
+        max_batch_tokens: packed tokens of one batch; one longer sequence makes a batch alone.
+    """
+
+    def __init__(self, max_batch_tokens: int) -> None:
+        self.max_batch_tokens = max_batch_tokens
+        self.tokens = 0
+        self._tokens: Counter[str] = Counter()
+        self._pending: dict[BatchKey, list[Work]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pending.values()))
+
+    def put(self, key: BatchKey, works: Sequence[Work]) -> None:
+        """Append work, oldest first."""
+        if works:
+            self._pending.setdefault(key, []).extend(works)
+            self._count(key, sum(work.tokens for work in works))
+
+    def keys(self) -> list[BatchKey]:
+        """Return the keys that have work, the most urgent first: oldest first, bulk with a handicap."""
+        return sorted(self._pending, key=self._urgency)
+
+    def models(self) -> set[str]:
+        """Return the models that have work."""
+        return {key.model for key in self._pending}
+
+    def waiting(self) -> dict[str, tuple[int, float]]:
+        """Return, by model, the tokens that wait and when the oldest of its work was enqueued."""
+        found: dict[str, tuple[int, float]] = {}
+        for key, works in self._pending.items():
+            _, oldest = found.get(key.model, (0, works[0].enqueued_at))
+            found[key.model] = (self._tokens[key.model], min(oldest, works[0].enqueued_at))
+        return found
+
+    def oldest(self) -> float | None:
+        """Return when the oldest waiting work was enqueued."""
+        return min((works[0].enqueued_at for works in self._pending.values()), default=None)
+
+    def take(self, key: BatchKey) -> list[Work]:
+        """Remove and return one batch: the oldest work and, among the oldest `WINDOW`, those nearest to it in length.
+
+        The oldest always goes, so nothing waits for more batches than there is older work; the result is sorted by
+        length, so that attention finds runs of equal sequences.
+        """
+        pending = self._pending.pop(key)
+        window = pending[:WINDOW]
+        chosen = _nearest(window, self.max_batch_tokens)
+        taken = set(map(id, chosen))
+        rest = [work for work in window if id(work) not in taken] + pending[WINDOW:]
+        if rest:
+            self._pending[key] = rest
+        self._count(key, -sum(work.tokens for work in chosen))
+        return sorted(chosen, key=lambda work: work.tokens)
+
+    def discard(self, matches: Callable[[BatchKey, Work], bool]) -> list[Work]:
+        """Remove and return all work that matches."""
+        gone: list[Work] = []
+        for key, works in list(self._pending.items()):
+            kept: list[Work] = []
+            lost: list[Work] = []
+            for work in works:
+                (lost if matches(key, work) else kept).append(work)
+            gone += lost
+            self._count(key, -sum(work.tokens for work in lost))
+            if kept:
+                self._pending[key] = kept
+            else:
+                del self._pending[key]
+        return gone
+
+    def _count(self, key: BatchKey, tokens: int) -> None:
+        self.tokens += tokens
+        self._tokens[key.model] += tokens
+
+    def _urgency(self, key: BatchKey) -> float:
+        return self._pending[key][0].enqueued_at + (BULK_HANDICAP_S if key.lane is Lane.BULK else 0.0)
+
+
+def _nearest(window: Sequence[Work], budget: int) -> list[Work]:
+    """Return the first of the window and those nearest to it in length, up to the budget of tokens."""
+    seed = window[0].tokens
+    chosen: list[Work] = []
+    tokens = 0
+    for work in sorted(window, key=lambda work: abs(work.tokens - seed)):
+        tokens += work.tokens
+        if chosen and tokens > budget:
+            break
+        chosen.append(work)
+    return chosen
+
+
+def by_call(works: Iterable[Work]) -> Iterator[tuple[Call, list[int]]]:
+    """Yield each call among the works with the positions of its work."""
+    calls: dict[int, tuple[Call, list[int]]] = {}
+    for position, work in enumerate(works):
+        calls.setdefault(id(work.call), (work.call, []))[1].append(position)
+    yield from calls.values()

@@ -1,0 +1,52 @@
+"""Activations under the names that checkpoints use for them.
+
+`gelu` is 0.5 x (1 + erf(x / √2)); `gelu_new` and `gelu_pytorch_tanh` are the tanh form. They are not interchangeable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tercet.errors import UnsupportedModelError
+
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: lambda x: x,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+_ALIASES = {
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "swish": "silu",
+    "swiglu": "silu",
+    "geglu": "gelu",
+    "identity": None,
+    "linear": None,
+}
+
+
+def activation_name(name: str) -> str | None:
+    """Return the key into `ACTIVATIONS` for a checkpoint's name, a torch class path such as
+    `torch.nn.modules.activation.Tanh` included.
+
+    Raises:
+        UnsupportedModelError: no such activation is known.
+    """  # noqa: D205
+    short = name.rsplit(".", 1)[-1].lower()
+    if short in _ALIASES:
+        return _ALIASES[short]
+    if short not in ACTIVATIONS:
+        known = ", ".join(sorted(filter(None, {*ACTIVATIONS, *_ALIASES})))
+        raise UnsupportedModelError(f"activation {name!r} is not known; known are {known}")
+    return short

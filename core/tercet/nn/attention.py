@@ -1,0 +1,224 @@
+"""Attention over packed batches: the only place that names attention kernels.
+
+On CUDA in half precision one varlen kernel reads the whole batch. Everywhere else, and for scores with an additive
+bias, a loop over runs of equal sequences computes dense blocks: measured on CPU at 16 sequences of 1,456 tokens this
+takes 3 ms a layer where padding takes 12.6 and a block-diagonal mask 22 (docs/adr/0002-attention-by-runs.md).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tercet.nn.batch import PackedBatch, Run
+
+# (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
+Bias = Callable[[Run, Tensor, Tensor], Tensor]
+Window = tuple[int, int]  # how many tokens to the left and right may be attended to; -1 for all
+
+_QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
+_BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
+_SCORES_IN_CACHE = 1 << 20  # scores a block of `_bmm` computes at once: 2 MB in bfloat16
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    batch: PackedBatch,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    window: Window = (-1, -1),
+    bias: Bias | None = None,
+) -> Tensor:
+    """Return softmax(scale · q kᵀ + bias) v within each sequence.
+
+    Args:
+        q: (T, N, d).
+        k: (T, K, d), where K divides N (grouped queries).
+        v: (T, K, d).
+        batch: shapes of the T packed tokens; keys past a sequence's `attended` are masked out.
+        scale: default 1/√d.
+        causal: whether a token sees only itself and the tokens before it.
+        window: tokens to the left and right that are seen; (-1, -1) sees all.
+        bias: added to the scaled scores.
+
+    Returns:
+        (T, N · d).
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if causal:
+        window = (window[0], 0)
+    kernel = varlen_kernel(q.device, q.dtype, q.shape[-1])
+    # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
+    if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
+        return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
+    out = torch.empty_like(q)
+    for run in batch.runs:
+        for part in _portions(run, q.shape[1]) if bias is not None else (run,):
+            _attend_run(q, k, v, out, part, scale, window, bias)
+    return out.flatten(1)
+
+
+def _portions(run: Run, heads: int) -> Iterator[Run]:
+    """Yield the run in pieces whose scores stay small enough to hold, as a bias makes necessary."""
+    step = max(1, _BIASED_SCORES // (heads * run.length * run.length))
+    for first in range(0, run.count, step):
+        yield replace(run, start=run.start + first * run.length, count=min(step, run.count - first))
+
+
+def _attend_run(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: Run, scale: float, window: Window, bias: Bias | None
+) -> None:
+    groups = q.shape[1] // k.shape[1]
+    qs, ks, vs = (_block(x, run) for x in (q, k, v))
+    ks, vs = ks[:, :, : run.attended], vs[:, :, : run.attended]
+    if groups > 1:
+        ks, vs = ks.repeat_interleave(groups, 1), vs.repeat_interleave(groups, 1)
+    target = _block(out, run)
+    if bias is None and window == (-1, 0) and run.attended == run.length:
+        target[:] = F.scaled_dot_product_attention(qs, ks, vs, is_causal=True, scale=scale)
+        return
+    added = bias(run, qs, ks) if bias is not None else None
+    for first, last, low, high, mask in _query_blocks(run, window, q.device):
+        extra = _added(added, mask, (first, last, low, high), q.dtype)
+        target[:, :, first:last] = _dense(qs[:, :, first:last], ks[:, :, low:high], vs[:, :, low:high], extra, scale)
+
+
+def _block(x: Tensor, run: Run) -> Tensor:
+    """Return the run's tokens as (n, N, L, d), a view."""
+    return x[run.start : run.stop].view(run.count, run.length, *x.shape[1:]).transpose(1, 2)
+
+
+def _query_blocks(run: Run, window: Window, device: torch.device) -> list[tuple[int, int, int, int, Tensor | None]]:
+    """Return (first query, last, first key, last, mask or None) blocks that cover the window and little more."""
+    length, keys = run.length, run.attended
+    left, right = (length if side < 0 else side for side in window)
+    if min(left, right) >= length - 1:
+        return [(0, length, 0, keys, None)]
+    step = length if left + right >= length else _QUERY_BLOCK
+    blocks: list[tuple[int, int, int, int, Tensor | None]] = []
+    for first in range(0, length, step):
+        last = min(first + step, length)
+        low, high = min(keys, max(0, first - left)), min(keys, last + right)
+        blocks.append((first, last, low, high, _window_mask(first, last, low, high, left, right, device)))
+    return blocks
+
+
+def _window_mask(first: int, last: int, low: int, high: int, left: int, right: int, device: torch.device) -> Tensor:
+    """Return (queries, keys) bool, True where the key lies inside the query's window."""
+    distance = torch.arange(low, high, device=device) - torch.arange(first, last, device=device)[:, None]
+    return (distance >= -left) & (distance <= right)
+
+
+def _added(
+    bias: Tensor | None, mask: Tensor | None, block: tuple[int, int, int, int], dtype: torch.dtype
+) -> Tensor | None:
+    """Return what is added to one block's scores: the bias there, and −inf outside the window."""
+    if bias is None:
+        return mask
+    first, last, low, high = block
+    bias = bias[..., first:last, low:high].to(dtype)
+    return bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) -> Tensor:
+    """Return attention over equal blocks: q (n, N, L, d), k and v (n, N, S, d), extra bool or additive."""
+    # Measured: bmm + softmax + bmm beats SDPA two- to threefold in bfloat16 from about 64 tokens; SDPA wins in float32.
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and extra is None and q.shape[2] >= 64:
+        return _bmm(q, k, v, scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
+
+
+def _bmm(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Return unmasked attention by two batched products, in blocks whose scores stay in cache."""
+    n, heads, length, dims = q.shape
+    keys = k.shape[2]
+    flat_q, flat_k, flat_v = (x.reshape(n * heads, x.shape[2], dims) for x in (q * scale, k, v))
+    out = torch.empty_like(flat_q)
+    step = max(1, _SCORES_IN_CACHE // (length * keys))
+    for i in range(0, n * heads, step):
+        rows = slice(i, i + step)
+        torch.bmm(torch.bmm(flat_q[rows], flat_k[rows].mT).softmax(-1), flat_v[rows], out=out[rows])
+    return out.view(n, heads, length, dims)
+
+
+def _varlen(
+    kernel: VarlenKernel, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: Window
+) -> Tensor:
+    """Return (T, N, d) by one kernel over the whole batch; keys that nobody attends to are left out of it."""
+    cu_keys, max_keys = batch.cu_seqlens, batch.max_seqlen
+    if batch.attended is not None:
+        index, cu_keys, max_keys = *batch.attended_index, max(batch.attended)
+        k, v = k[index], v[index]
+    return kernel.attend(q, k, v, (batch.cu_seqlens, cu_keys), (batch.max_seqlen, max_keys), scale, window)
+
+
+@dataclass(frozen=True)
+class VarlenKernel:
+    """A kernel that reads packed sequences of any lengths.
+
+    `attend(q, k, v, (cu_q, cu_k), (max_q, max_k), scale, window)` returns (T, N, d).
+    """
+
+    name: str
+    attend: Callable[..., Tensor]
+
+
+@cache
+def varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> VarlenKernel | None:
+    """Return the varlen kernel for this device and type, or None where attention goes run by run."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_dim % 8 or head_dim > 256:
+        return None
+    return _flash_attn() or _torch_varlen()
+
+
+def kernel_name(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Return what computes unbiased attention there: "flash-attn", "torch-varlen" or "runs"."""
+    kernel = varlen_kernel(device, dtype, head_dim)
+    return kernel.name if kernel else "runs"
+
+
+def _flash_attn() -> VarlenKernel | None:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        return None
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
+        out: Tensor = flash_attn_varlen_func(q, k, v, *cu, *longest, softmax_scale=scale, window_size=window)
+        return out
+
+    return VarlenKernel("flash-attn", attend)
+
+
+def _torch_varlen() -> VarlenKernel | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    # torch 2.10 knows `is_causal` alone; scale, windows and grouped queries came later.
+    known = inspect.signature(varlen_attn).parameters
+    if not {"scale", "window_size"} <= known.keys():
+        return None
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
+        groups = q.shape[1] // k.shape[1]
+        options: dict[str, Any] = {"scale": scale, "window_size": window}
+        if groups > 1 and "enable_gqa" in known:
+            options["enable_gqa"] = True
+        elif groups > 1:
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        out = varlen_attn(q, k, v, *cu, *longest, **options)
+        assert isinstance(out, Tensor)
+        return out
+
+    return VarlenKernel("torch-varlen", attend)

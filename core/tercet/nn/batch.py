@@ -1,0 +1,174 @@
+"""Packed batches: sequences laid end to end, without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """One tokenised text, special tokens included, and which of its tokens each head may use.
+
+    Attributes:
+        input_ids: (L,) int64.
+        token_types: (L,) int64, or None for all zero.
+        attended: how many leading tokens may be attended to; all L, but for ColBERT's expanded queries.
+        pooled_from: the first token that dense pooling counts; later than 0 where the prompt is left out.
+        kept: (L,) bool, the tokens whose vectors a multivector keeps, or None for all.
+        truncated: whether the text was cut to fit the model.
+    """
+
+    input_ids: NDArray[np.int64]
+    token_types: NDArray[np.int64] | None = None
+    attended: int | None = None
+    pooled_from: int = 0
+    kept: NDArray[np.bool_] | None = None
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring sequences of equal shape, which attention computes as one dense block.
+
+    Attributes:
+        start: first packed token. count: sequences. length: tokens of each.
+        attended: leading tokens of each that may be attended to.
+    """
+
+    start: int
+    count: int
+    length: int
+    attended: int
+
+    @property
+    def stop(self) -> int:
+        """One past the last packed token."""
+        return self.start + self.count * self.length
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """B sequences of T tokens in all, on one device. Host-side copies of the shape avoid device synchronisation.
+
+    Attributes:
+        input_ids: (T,) int64. positions: (T,) int64, from 0 in each sequence.
+        token_types: (T,) int64, or None for all zero.
+        cu_seqlens: (B + 1,) int32, sequence b is tokens `cu_seqlens[b]:cu_seqlens[b + 1]`.
+        pool_mask: (T,) bool, False where dense pooling skips a token; None when it skips none.
+        sequences: the sequences themselves, on the host.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    token_types: Tensor | None
+    cu_seqlens: Tensor
+    pool_mask: Tensor | None
+    sequences: Sequence[TokenSequence]
+
+    @classmethod
+    def of(cls, sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> PackedBatch:
+        """Return the sequences packed in the given order; each must hold at least one token."""
+        lengths = [len(s) for s in sequences]
+        assert lengths and min(lengths) > 0, "a batch needs sequences of at least one token"
+
+        def on_device(array: NDArray[np.generic]) -> Tensor:
+            return torch.from_numpy(array).to(device, non_blocking=True)
+
+        token_types = pool_mask = None
+        if any(s.token_types is not None for s in sequences):
+            token_types = on_device(np.concatenate([_types(s) for s in sequences]))
+        if any(s.pooled_from for s in sequences):
+            pool_mask = on_device(np.concatenate([np.arange(len(s)) >= s.pooled_from for s in sequences]))
+        return cls(
+            input_ids=on_device(np.concatenate([s.input_ids for s in sequences])),
+            positions=on_device(np.concatenate([np.arange(n) for n in lengths])),
+            token_types=token_types,
+            cu_seqlens=on_device(np.array([0, *accumulate(lengths)], np.int32)),
+            pool_mask=pool_mask,
+            sequences=sequences,
+        )
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each sequence."""
+        return tuple(len(s) for s in self.sequences)
+
+    @cached_property
+    def max_seqlen(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+    @cached_property
+    def attended(self) -> tuple[int, ...] | None:
+        """Leading tokens of each sequence that may be attended to, or None when all may."""
+        if all(s.attended is None for s in self.sequences):
+            return None
+        return tuple(len(s) if s.attended is None else s.attended for s in self.sequences)
+
+    @cached_property
+    def attended_index(self) -> tuple[Tensor, Tensor]:
+        """(A,) int64 packed tokens that may be attended to, and (B + 1,) int32 where each sequence's begin."""
+        assert self.attended is not None
+        seen = np.concatenate([np.arange(n) < keys for n, keys in zip(self.lengths, self.attended, strict=True)])
+        starts = np.array([0, *accumulate(self.attended)], np.int32)
+        device = self.input_ids.device
+        index = torch.from_numpy(np.flatnonzero(seen)).to(device, non_blocking=True)
+        return index, torch.from_numpy(starts).to(device, non_blocking=True)
+
+    @cached_property
+    def lengths_tensor(self) -> Tensor:
+        """(B,) int64 tokens of each sequence, on the device."""
+        return self.cu_seqlens.diff().long()
+
+    @cached_property
+    def sequence_index(self) -> Tensor:
+        """(T,) int64: the sequence that each packed token belongs to."""
+        rows = torch.arange(len(self.lengths), device=self.input_ids.device)
+        return torch.repeat_interleave(rows, self.lengths_tensor, output_size=len(self.input_ids))
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The batch as runs of equal sequences; sort the sequences by length to make them few."""
+        return tuple(_runs(self.sequences))
+
+    @cached_property
+    def first_pooled(self) -> Tensor:
+        """(B,) int64: each sequence's first packed token that dense pooling counts, its very first if none does."""
+        starts = [s.pooled_from if s.pooled_from < len(s) else 0 for s in self.sequences]
+        offset = torch.from_numpy(np.array(starts)).to(self.cu_seqlens.device, non_blocking=True)
+        return self.cu_seqlens[:-1].long() + offset
+
+    def filled(self, tokens: int) -> PackedBatch:
+        """Return the batch with filler sequences at its end, `tokens` in all; the states of filler mean nothing."""
+        missing = tokens - len(self.input_ids)
+        lengths = [min(self.max_seqlen, missing - done) for done in range(0, missing, self.max_seqlen)]
+        filler = [TokenSequence(np.zeros(n, np.int64)) for n in lengths]
+        return PackedBatch.of([*self.sequences, *filler], self.input_ids.device) if filler else self
+
+    def with_positions(self, positions: Tensor) -> PackedBatch:
+        """Return the same batch with other positions, (T,) int64."""
+        return replace(self, positions=positions)
+
+
+def _types(sequence: TokenSequence) -> NDArray[np.int64]:
+    return np.zeros(len(sequence), np.int64) if sequence.token_types is None else sequence.token_types
+
+
+def _runs(sequences: Sequence[TokenSequence]) -> Iterator[Run]:
+    start = 0
+    shapes = ((len(s), len(s) if s.attended is None else s.attended) for s in sequences)
+    for (length, attended), group in groupby(shapes):
+        run = Run(start, sum(1 for _ in group), length, attended)
+        yield run
+        start = run.stop

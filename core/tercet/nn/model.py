@@ -1,0 +1,58 @@
+"""A model: one backbone and the heads that read its states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tercet.nn import linear
+from tercet.nn.batch import PackedBatch
+from tercet.nn.heads import Head
+
+LOGITS = "logits"  # what the head "score" computes before its activation, under a name like a head's
+
+
+class Model(nn.Module):
+    """A backbone and its heads; any subset of the heads reads one forward pass."""
+
+    def __init__(self, backbone: nn.Module, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+
+    @torch.inference_mode()
+    def forward(self, batch: PackedBatch, outputs: Iterable[str]) -> dict[str, Tensor]:
+        """Return each named head's output on the device, without waiting for the device."""
+        hidden = self.states(batch)
+        return {name: self._read(name, hidden, batch) for name in outputs}
+
+    def states(self, batch: PackedBatch) -> Tensor:
+        """Return the backbone's (T, H) states, computed at a row count that its kernels are compiled for."""
+        tokens = len(batch.input_ids)
+        filled = batch.filled(linear.compiled_rows(tokens)) if self._is_packed else batch
+        hidden: Tensor = self.backbone(filled)
+        return hidden[:tokens]
+
+    @torch.inference_mode()
+    def rows(self, batch: PackedBatch, outputs: Iterable[str]) -> dict[str, Sequence[Any]]:
+        """Return, for each named head, one host-side value per sequence; waits for the device once."""
+        results = self(batch, outputs)
+        return {name: self._head(name).rows(result, batch) for name, result in results.items()}
+
+    @cached_property
+    def _is_packed(self) -> bool:
+        return linear.is_packed(self.backbone)
+
+    def _read(self, name: str, hidden: Tensor, batch: PackedBatch) -> Tensor:
+        head = self._head(name)
+        out: Tensor = head.logits(hidden, batch) if name == LOGITS else head(hidden, batch)
+        return out
+
+    def _head(self, name: str) -> Head:
+        head = self.heads["score" if name == LOGITS else name]
+        assert isinstance(head, Head)
+        return head

