@@ -120,6 +120,14 @@ def test_every_way_is_an_inference_and_gives_memory_of_the_callers_own(ways, way
         assert column.flags.writeable and column.flags.aligned
 
 
+def test_a_model_is_described_alike(engine, inference):
+    ours, theirs = engine.describe(MODEL), inference.describe(MODEL)
+    assert len(ours.fingerprint) == 32 and theirs.fingerprint == ours.fingerprint
+    assert (theirs.id, theirs.revision, theirs.dims) == (MODEL, ours.revision, ours.dims)
+    with pytest.raises(ModelNotFoundError):
+        inference.describe("no/such")
+
+
 def test_a_long_input_keeps_its_order_and_tells_its_progress(engine, inference):
     items = [Item(text=f"{TEXTS[n % 5]} {n}", id=str(n)) for n in range(3000)]
     seen = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tercet.connect import connect
 from tercet.errors import (
     AuthenticationError,
     CheckpointError,
@@ -18,6 +19,7 @@ from tercet.errors import (
     MethodNotAllowedError,
     ModelLoadError,
     ModelLoadingError,
+    ModelMismatchError,
     ModelNotFoundError,
     OutOfMemoryError,
     OverloadedError,
@@ -43,6 +45,7 @@ from tercet.types import (
     SparseVector,
     Timings,
 )
+from tercet.vector_spec import Encoding, VectorSpec
 from tercet.version import __version__
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ __all__ = [
     "DeadlineExceededError",
     "Embedding",
     "Embeddings",
+    "Encoding",
     "Engine",
     "EngineClosedError",
     "ForbiddenError",
@@ -67,6 +71,7 @@ __all__ = [
     "ModelInfo",
     "ModelLoadError",
     "ModelLoadingError",
+    "ModelMismatchError",
     "ModelNotFoundError",
     "MultiVectorBatch",
     "OutOfMemoryError",
@@ -83,7 +88,9 @@ __all__ = [
     "TransportError",
     "UnsupportedModelError",
     "UnsupportedOperationError",
+    "VectorSpec",
     "__version__",
+    "connect",
     "maxsim",
     "rrf",
     "sparse_dot",

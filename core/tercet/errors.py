@@ -9,6 +9,7 @@ TercetError
 ├ MethodNotAllowedError      the address is there, for other methods
 ├ RequestTooLargeError       the body is larger than the server takes
 ├ ModelNotFoundError         no such model can be found or may be used
+├ ModelMismatchError         stored vectors are another model's
 ├ UnsupportedModelError      found, but Tercet cannot run it
 ├ CheckpointError            its files are damaged or contradict each other
 ├ ModelLoadingError          it is being loaded; try again after `retry_after_s`
@@ -109,6 +110,12 @@ class ModelNotFoundError(TercetError):
     """No directory, installed package, cache entry or hub repository holds this model."""
 
     status, code = 404, "model_not_found"
+
+
+class ModelMismatchError(TercetError):
+    """Stored vectors were made by another model, or in another way, and cannot be compared with those made now."""
+
+    status, code = 409, "model_mismatch"
 
 
 class UnsupportedModelError(TercetError):

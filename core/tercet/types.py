@@ -214,6 +214,7 @@ class ModelInfo:
         size_bytes: bytes of its weights at the engine's precision; resident_bytes: now on the device.
         load_ms: of the last load. hits: batches and direct answers served. last_used_s: seconds since then.
         error: why the last load failed.
+        fingerprint: of all that decides its vectors; equal for the same model under another name. Empty if unknown.
     """
 
     id: str
@@ -237,6 +238,7 @@ class ModelInfo:
     evictions: int = 0
     error: str | None = None
     notes: tuple[str, ...] = field(default=())
+    fingerprint: str = ""
 
 
 class WaitKeywords(TypedDict, total=False):
@@ -289,4 +291,8 @@ class Inference(Protocol):
 
     def models(self) -> Sequence[ModelInfo]:
         """Return what is known of each model, the most recently used first."""
+        ...
+
+    def describe(self, model: str) -> ModelInfo:
+        """Return what is known of one model, its weights left where they are."""
         ...

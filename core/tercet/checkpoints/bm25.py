@@ -20,6 +20,7 @@ from py_rust_stemmers import SnowballStemmer
 from torch import nn
 
 from tercet.checkpoints.checkpoint import EncodeSettings, PairSettings, Prepared, Ready
+from tercet.checkpoints.fingerprint import fingerprint
 from tercet.checkpoints.spec import Bm25Spec, ModelSpec
 from tercet.errors import InvalidInputError, ModelNotFoundError, UnsupportedOperationError
 from tercet.nn.model import Model
@@ -75,6 +76,11 @@ class Bm25Checkpoint:
     def spec(self) -> ModelSpec:
         """What the model is: one sparse output over 2**32 hashed terms."""
         return self._spec
+
+    @property
+    def fingerprint(self) -> str:
+        """What is equal for equal vectors: the language decides them all."""
+        return fingerprint(self._spec)
 
     @property
     def tokenizer(self) -> None:

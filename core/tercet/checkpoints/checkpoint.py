@@ -75,6 +75,11 @@ class Checkpoint(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """What is equal for equal vectors; see `checkpoints.fingerprint`."""
+        ...
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """What splits its texts, None for a model without a vocabulary."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from tercet.checkpoints import load
 from tercet.checkpoints.bm25 import Bm25Checkpoint, is_bm25
 from tercet.checkpoints.checkpoint import Checkpoint, EncodeSettings, PairSettings, Prepared
+from tercet.checkpoints.fingerprint import fingerprint
 from tercet.checkpoints.hub import resolve
 from tercet.checkpoints.processor import Processor
 from tercet.checkpoints.read import read_files, spec_of
@@ -58,6 +59,11 @@ class StoredCheckpoint:
     def spec(self) -> ModelSpec:
         """What the files say."""
         return self._spec
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What is equal for equal vectors, read from the files on first use."""
+        return fingerprint(self._spec)
 
     @property
     def tokenizer(self) -> Tokenizer:

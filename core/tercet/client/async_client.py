@@ -81,6 +81,10 @@ class AsyncClient:
         """Return what is known of each model, the most recently used first."""
         return await self._drive(self._calls.models())
 
+    async def describe(self, model: str, *, timeout_s: float | None = None) -> ModelInfo:
+        """Return what is known of one model, opened if need be, its weights left where they are."""
+        return await self._drive(self._calls.describe(model, timeout_s))
+
     async def load(self, model: str, *, timeout_s: float | None = None) -> ModelInfo:
         """Make a model resident now, a failed one tried again, and return its description."""
         return await self._drive(self._calls.load(model, timeout_s))

@@ -122,6 +122,10 @@ class Calls:
         """Ask what is known of every model."""
         return exchange(self._wire, "GET", "/v1/models", _read_models, Deadline.after(None))
 
+    def describe(self, model: str, timeout_s: float | None) -> Steps[ModelInfo]:
+        """Ask what is known of one model."""
+        return exchange(self._wire, "GET", _path("models", model), _read_model, Deadline.after(timeout_s))
+
     def load(self, model: str, timeout_s: float | None) -> Steps[ModelInfo]:
         """Ask for a model to be made resident."""
         return self._act(model, "load", {}, Deadline.after(timeout_s))

@@ -90,6 +90,10 @@ class Client:
         """Return what is known of each model, the most recently used first."""
         return self._drive(self._calls.models())
 
+    def describe(self, model: str, *, timeout_s: float | None = None) -> ModelInfo:
+        """Return what is known of one model, opened if need be, its weights left where they are."""
+        return self._drive(self._calls.describe(model, timeout_s))
+
     def load(self, model: str, *, timeout_s: float | None = None) -> ModelInfo:
         """Make a model resident now, a failed one tried again, and return its description."""
         return self._drive(self._calls.load(model, timeout_s))

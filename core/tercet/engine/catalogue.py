@@ -115,6 +115,7 @@ class Catalogue:
             evictions=resident.evictions,
             error=str(resident.error) if resident.state == "failed" else None,
             notes=spec.notes,
+            fingerprint=opened.checkpoint.fingerprint,
         )
 
     def make_resident(self, opened: Opened, deadline: Deadline, act: Callable[[Lease], None]) -> ModelInfo:

@@ -206,6 +206,10 @@ class Engine:
         """Return what is known of every model opened so far, the most recently used first."""
         return [self._catalogue.info(opened) for opened in self._catalogue.opened()]
 
+    def describe(self, model: str, *, timeout_s: float | None = None) -> ModelInfo:
+        """Return what is known of one model, opened if need be, its weights left where they are."""
+        return self._catalogue.info(self._opened(model, Deadline.after(timeout_s)))
+
     def state(self) -> EngineState:
         """Return what waits, what runs and what memory is used, just now."""
         return self._dispatcher.state()

@@ -208,6 +208,7 @@ class Model(msgspec.Struct):
     evictions: int
     error: str | None
     notes: list[str]
+    fingerprint: str
     name: str
     loaded: bool
     inputs: list[str]
