@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "server", "tests", "benchmarks", "examples", "docs")
+FOLDERS = ("core", "server", "integrations", "tests", "benchmarks", "examples", "docs")
+STORES = ("chroma", "lancedb", "qdrant", "weaviate")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-SHIPPED = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("core", "server")]
+SHIPPED = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("core", "server", "integrations")]
 TEXTS = [path for path in ROOT.iterdir() if path.is_file()] + [
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".toml", ".txt")
 ]
@@ -87,6 +88,7 @@ def test_tests_mirror_the_tree() -> None:
         path.parent.relative_to(ROOT / "core" / "tercet").as_posix() for path in SHIPPED if "core" in path.parts
     }
     packages |= {"server", "server/demo", "server/dialects", "heads", "network"}
+    packages |= {f"integrations/{store}" for store in STORES}
     tested = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert tested <= packages
 
@@ -120,6 +122,9 @@ def test_data_files_are_shipped_next_to_their_readers() -> None:
 
 
 def test_only_packages_lie_in_the_import_roots() -> None:
-    """Nothing importable lies directly in `core/` or `server/`, which stand on the path of an editable install."""
-    assert [p.name for p in (ROOT / "core").iterdir() if p.name != "__pycache__"] == ["tercet"]
-    assert [p.name for p in (ROOT / "server").iterdir() if p.name != "__pycache__"] == ["tercet_server"]
+    """Nothing importable lies directly in a folder that stands on the path of an editable install."""
+    roots = {"core": "tercet", "server": "tercet_server", **{f"integrations/{s}": f"tercet_{s}" for s in STORES}}
+    for root, package in roots.items():
+        folders = [path for path in (ROOT / root).iterdir() if path.is_dir() and path.name != "__pycache__"]
+        assert [path.name for path in folders] == [package] and (folders[0] / "py.typed").is_file()
+        assert list((ROOT / root).glob("*.py")) == []

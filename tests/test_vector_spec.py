@@ -96,7 +96,7 @@ def test_a_fingerprint_knows_models_by_what_they_do(engine, bert, tmp_path):
     check_fingerprint(stored, VectorSpec(dense=str(same)).fingerprint(engine), "collection 'docs'")
     other = tmp_path / "other"
     save_bert(other, seed=1)
-    with pytest.raises(ModelMismatchError, match="collection 'docs' holds dense vectors of .*bert.*fingerprint: "):
+    with pytest.raises(ModelMismatchError, match=r"collection .docs. holds dense vectors of .*bert.*fingerprint: "):
         check_fingerprint(stored, VectorSpec(dense=str(other)).fingerprint(engine), "collection 'docs'")
     with pytest.raises(ModelMismatchError, match="dimensions: None then, 8 now"):
         check_fingerprint(stored, VectorSpec(dense=Encoding(bert, dimensions=8)).fingerprint(engine), "it")

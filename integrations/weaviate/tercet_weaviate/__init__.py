@@ -1,0 +1,1 @@
+"""Tercet for Weaviate."""
