@@ -15,6 +15,7 @@ from tercet.vector_spec import Fingerprint
 
 T = TypeVar("T")
 
+_FAREWELL_S = 5.0  # how long a caller that stops early waits for the item in hand
 _IDS = uuid.UUID(
     "1c6a54b0-3f5c-5d0e-9c1b-7e1f3a0d5c2b"
 )  # the namespace of ids made from texts; changing it changes all
@@ -31,7 +32,7 @@ def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
     """Yield the items, up to `depth` of them made on another thread while the caller is busy with the one before.
 
     An error in the making is raised here, after the items before it. A caller that stops early, or fails, ends the
-    thread as soon as its current item is made; a generator among the items is then closed on that thread.
+    thread once its current item is made; a generator among the items is then closed on that thread.
     """
     made: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
     gone = threading.Event()
@@ -65,7 +66,7 @@ def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
             raise taken[1]
     finally:
         gone.set()
-        thread.join()
+        thread.join(_FAREWELL_S)
 
 
 def document_id(text: str) -> str:

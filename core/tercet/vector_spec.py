@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from tercet.errors import InvalidInputError, ModelMismatchError, UnsupportedOperationError
 from tercet.inputs import encode_params
+from tercet.threads import side_by_side
 from tercet.types import Embeddings, EncodeChoices, Inference, Output, OutputDType
 
 Fingerprint = Mapping[str, Mapping[str, Any]]  # by output; plain values alone, so that it can be stored as JSON
@@ -135,9 +136,8 @@ class VectorSpec:
         if len(shared) == 1:
             yield shared[0][1], run(*shared[0])
             return
-        with ThreadPoolExecutor(len(shared)) as pool:
-            for outputs, future in [(outputs, pool.submit(run, encoding, outputs)) for encoding, outputs in shared]:
-                yield outputs, future.result()
+        for place, embeddings in side_by_side([partial(run, *one) for one in shared], len(shared)):
+            yield shared[place][1], embeddings
 
     def _shared(self) -> list[tuple[Encoding, list[Output]]]:
         """Return the encodings, each once, with the outputs that it makes."""

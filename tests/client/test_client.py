@@ -4,6 +4,8 @@ import asyncio
 import inspect
 import json
 import socket
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -453,3 +455,21 @@ def test_a_closed_client_says_so():
 
     with pytest.raises(EngineClosedError, match="make another"):
         asyncio.run(closed())
+
+
+def test_a_process_ends_though_a_server_never_answers():
+    """As when Ctrl-C, or an error in one request, ends a call whose other requests are under way."""
+    first, over = threading.Lock(), threading.Event()
+
+    def script(asked):
+        if first.acquire(blocking=False):
+            return Told(400, b'{"error": {"code": "invalid_input", "message": "no"}}')
+        over.wait(60)
+        return Told(None)
+
+    code = "import sys; from tercet import Client; Client(sys.argv[1], max_concurrency=2).encode('m', ['a'] * 5000)"
+    with scripted(script) as server:
+        command = [sys.executable, "-c", code, server.url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        over.set()
+    assert done.returncode == 1 and "InvalidInputError: no" in done.stderr

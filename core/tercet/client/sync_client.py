@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError
+from functools import partial
 from typing import Self, TypeVar, Unpack, overload
 
 import httpx
@@ -13,6 +14,7 @@ from tercet.client.calls import LIMITS, Calls, ClientChoices, closed_error
 from tercet.client.exchange import Pause, Reply, Send, Steps, transport_error
 from tercet.client.plan import Plan, R
 from tercet.errors import TercetError, TransportError
+from tercet.threads import side_by_side
 from tercet.types import (
     Embedding,
     Embeddings,
@@ -38,8 +40,8 @@ class Client:
             socket. It is not closed.
         choices: `api_key`, sent as a bearer token. `wait_for_capacity`: keep trying for as long as the server is busy,
             loading or restarting; the `timeout_s` of each call still ends it. `retries` (3): how often a failed
-            request is sent again otherwise. `max_concurrency` (4): requests under way at once for parts of long inputs.
-            `answers`: "arrow", or "json" for results that can be read on the way.
+            request is sent again otherwise. `max_concurrency` (4): requests under way at once for the parts of one
+            long input. `answers`: "arrow", or "json" for results that can be read on the way.
 
     Raises:
         InvalidInputError: a value is not one of those above.
@@ -56,7 +58,6 @@ class Client:
         self._http = http_client or httpx.Client(limits=LIMITS)
         self._owned = http_client is None
         self._closed = False
-        self._pool = ThreadPoolExecutor(self._calls.max_concurrency, thread_name_prefix="tercet-client")
 
     @overload
     def encode(  # type: ignore[overload-overlap]
@@ -109,7 +110,6 @@ class Client:
     def close(self) -> None:
         """Close the connections; calls under way in other threads fail."""
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
         if self._owned:
             self._http.close()
 
@@ -133,16 +133,14 @@ class Client:
         return plan.parts.whole()
 
     def _gather(self, plan: Plan[R]) -> None:
-        """Run the requests of a plan on the pool's threads; once one fails, those that have not begun never do."""
+        """Run the requests of a plan side by side; once one fails, those that have not begun never do."""
         gone = threading.Event()
-        futures = {self._pool.submit(self._drive, plan.steps(place), gone): place for place in plan.cuts}
+        jobs = [partial(self._drive, plan.steps(place), gone) for place in plan.cuts]
         try:
-            for future in as_completed(list(futures)):
-                plan.put(futures.pop(future), future.result())
+            for place, part in side_by_side(jobs, self._calls.max_concurrency):
+                plan.put(plan.cuts[place], part)
         finally:
             gone.set()
-            for future in futures:
-                future.cancel()
 
     def _drive(self, steps: Steps[T], gone: threading.Event | None = None) -> T:
         """Do what the steps say and return what they come to; `gone` ends their pauses."""
