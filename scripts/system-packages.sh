@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs what the slow tests need beside Python: Chromium for the status page, Prometheus for the metrics.
+# Installs what the slow tests need beside Python: Chromium for the status page, Prometheus for the metrics, curl for
+# the README.
 # Where they are there already nothing is done; otherwise it takes apt-get, as root or through sudo.
 set -eu
 
 missing=""
-for package in chromium prometheus; do
+for package in chromium prometheus curl; do
   command -v "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

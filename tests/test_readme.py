@@ -6,15 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from support.servers import live_server
 from support.snippets import check_python
 from tercet_server.cli import main
 
 ROOT = Path(__file__).parents[1]
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_snippets_print_what_the_readme_says() -> None:
-    assert check_python(ROOT / "README.md") >= 8
+    assert check_python(ROOT / "README.md", but="Over HTTP") >= 8
+
+
+@pytest.mark.slow
+def test_the_minute_over_http_is_as_the_readme_says() -> None:
+    with live_server({"models": (MINILM,)}) as server:
+        replaced = {"http://127.0.0.1:8080": server.url}
+        assert check_python(ROOT / "README.md", only="Over HTTP", replaced=replaced) == 3
 
 
 def test_make_targets_exist() -> None:
