@@ -77,9 +77,9 @@ def reference(inference: Inference | str) -> str:
 
 def _opened(inference: str, given: dict[str, Any]) -> Inference:
     if inference == LOCAL:
+        _only(("device", "precision", "memory_budget", "allow_download"), given, "'local'")
         from tercet import Engine  # the one place where adapters reach the engine; it needs torch
 
-        _only(("device", "precision", "memory_budget", "allow_download"), given, "'local'")
         return Engine(**given)
     if not inference.startswith(("http://", "https://")):
         raise InvalidInputError(f"inference={inference!r}: give 'local', a server's URL, an Engine or a Client")
