@@ -20,6 +20,8 @@ from tercet.nn.batch import TokenSequence
 class Sums:
     """A model whose row is the sequence's first token plus an offset; `gate` holds it up."""
 
+    multiplied_weights = 0
+
     def __init__(self, offset=0.0, gate=None):
         self.offset, self.gate, self.batches = offset, gate, []
 
@@ -44,7 +46,7 @@ class Rig:
         self.pool = ThreadPoolExecutor(2)
         self.residency = Residency(budget)
         device = Device(torch.device("cpu"), "float32", budget, max_batch_tokens)
-        self.dispatcher = Dispatcher(device, self.residency, self.pool, max_queue_tokens=max_queue_tokens, workers=1)
+        self.dispatcher = Dispatcher(device, self.residency, self.pool, max_queue_tokens=max_queue_tokens)
 
     def model(self, name, model, size=1):
         def load():
@@ -160,7 +162,7 @@ def test_cancelled_work_is_dropped_from_the_queue(rig):
 
 
 def test_a_worker_survives_a_failure_outside_the_model(rig, caplog):
-    class Exits:
+    class Exits(Sums):
         def rows(self, batch, outputs):
             raise SystemExit("a thread tried to leave")
 

@@ -58,8 +58,9 @@ def test_state_tells_what_waits(tiny):
         engine.load(tiny)
         assert engine.state().waiting == {} and engine.state().oldest_s == 0.0
         engine.observers.add(hold)
-        engine.encode(tiny, "first")
-        assert held.acquire(timeout=30)  # the only worker is held up by its observer now
+        for _ in range(engine.device.workers):  # hold them all up, one after the other
+            engine.encode(tiny, "first")
+            assert held.acquire(timeout=30)
         waiter = threading.Thread(target=engine.encode, args=(tiny, "second"))
         waiter.start()
         until = time.monotonic() + 30

@@ -14,6 +14,7 @@ import numpy as np
 
 from tercet.engine.batch_run import Rows, run_batch
 from tercet.engine.calls import Call
+from tercet.engine.cores import compute_with
 from tercet.engine.device import Device
 from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
 from tercet.engine.queue import BatchKey, BatchQueue, Lane, Work, by_call
@@ -36,7 +37,6 @@ class Dispatcher:
         residency: makes models resident.
         pool: where the rows of bulk work are handed back, off the device's threads.
         max_queue_tokens: new calls are refused while more tokens than this would wait.
-        workers: threads that run batches.
         observers: told of batches, and of those that do not fit into memory.
     """
 
@@ -47,7 +47,6 @@ class Dispatcher:
         pool: Executor,
         *,
         max_queue_tokens: int,
-        workers: int,
         observers: Observers | None = None,
     ) -> None:
         self.max_queue_tokens = max_queue_tokens
@@ -61,9 +60,11 @@ class Dispatcher:
         self._queue = BatchQueue(device.max_batch_tokens)
         self._turns = Turns(residency, self._wake)
         self._calls: set[Call] = set()
+        self._running: list[Turn] = []  # one for each batch under way
         self._closing = self._stopped = False
         self._threads = [
-            threading.Thread(target=self._serve, name=f"tercet-worker-{i}", daemon=True) for i in range(workers)
+            threading.Thread(target=self._serve, args=(i,), name=f"tercet-worker-{i}", daemon=True)
+            for i in range(device.workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -122,7 +123,7 @@ class Dispatcher:
             if self._stopped or not works or not works[0].call.alive:
                 return
             self._queue.put(key, works)
-            self._wake.notify()
+            self._wake.notify_all()
 
     def close(self, drain_s: float) -> None:
         """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
@@ -147,18 +148,18 @@ class Dispatcher:
 
     # ── the worker threads ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _serve(self) -> None:
+    def _serve(self, worker: int) -> None:
         """Run batches until stopped; a failure outside any batch is logged and the loop goes on."""
         while not self._stopped:
             try:
-                while (batch := self._next()) is not None:
+                while (batch := self._next(worker)) is not None:
                     self._run(*batch)
             except BaseException:
                 self.restarts += 1
                 log.exception("a worker failed outside a batch and was restarted")
 
-    def _next(self) -> tuple[BatchKey, list[Work], Turn] | None:
-        """Return the most urgent batch whose model has its turn, or None once stopped."""
+    def _next(self, worker: int) -> tuple[BatchKey, list[Work], Turn] | None:
+        """Return the most urgent batch whose model has its turn and that this worker may run, or None once stopped."""
         with self._wake:
             while not self._stopped:
                 self._fail_refused()
@@ -166,16 +167,23 @@ class Dispatcher:
                 keys = self._queue.keys()
                 turns = [self._turns.get(key.model) for key in keys]
                 ready = next(((key, turn) for key, turn in zip(keys, turns, strict=True) if turn is not None), None)
-                if ready is None:
+                if ready is None or not self._has_room(worker, ready[1]):
                     self._wake.wait()
                     continue
                 key, turn = ready
                 works = [work for work in self._queue.take(key) if work.call.alive]
                 if works:
                     turn.running += 1
+                    self._running.append(turn)
                     return key, works, turn
             self._turns.end(frozenset())
             return None
+
+    def _has_room(self, worker: int, turn: Turn) -> bool:
+        """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
+        if turn.wide:
+            return worker == 0 and not self._running
+        return not any(running.wide for running in self._running)
 
     def _fail_refused(self) -> None:
         for model, error in self._turns.refusals().items():
@@ -185,6 +193,8 @@ class Dispatcher:
 
     def _run(self, key: BatchKey, works: list[Work], turn: Turn) -> None:
         start = began = time.monotonic()
+        if self._device.workers > 1:
+            compute_with(self._device.workers if turn.wide else 1)
         turn.lease.touch()
         model, evict_idle = turn.lease.model, self._residency.evict_idle
         short = partial(self._tell_out_of_memory, key.model)
@@ -204,8 +214,10 @@ class Dispatcher:
         finally:
             tokens, seconds = sum(work.tokens for work in works), time.monotonic() - start
             with self._wake:
+                self._measure(tokens * len(self._running), seconds)  # as if those beside it had done as much
                 turn.running -= 1
-                self._measure(tokens, seconds)
+                self._running.remove(turn)
+                self._wake.notify_all()
             if self._observers:
                 lane = key.lane.name.lower()
                 self._observers(BatchEvent(key.model, key.outputs, lane, len(works), tokens, seconds))

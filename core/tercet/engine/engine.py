@@ -93,7 +93,6 @@ class Engine:
             self._residency,
             self._pool,
             max_queue_tokens=positive("max_queue_tokens", max_queue_tokens) or _MAX_QUEUE_TOKENS,
-            workers=1,
             observers=self.observers,
         )
         self._launch = Launch(self._dispatcher, self.device.max_batch_tokens, self._pool)

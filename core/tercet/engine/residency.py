@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from tercet.engine.cores import compute_alone
+from tercet.engine.cores import compute_with
 from tercet.engine.events import Observers, ResidencyEvent
 from tercet.engine.lease import Lease, Resident
 from tercet.errors import CheckpointError, EngineClosedError, ModelLoadError, TercetError, UnsupportedModelError
@@ -170,7 +170,7 @@ class Residency:
     # ── the loader thread ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _serve(self) -> None:
-        compute_alone()
+        compute_with(1)
         while (resident := self._next()) is not None:
             self._load(resident)
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Set
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 
+from tercet.engine.cores import is_wide
 from tercet.engine.lease import Lease
 from tercet.engine.residency import Residency
 
@@ -18,10 +20,15 @@ _SHORTEST_TURN_S, _LONGEST_TURN_S, _LOADS_PER_TURN = 0.1, 5.0, 4.0
 
 @dataclass(eq=False)
 class Turn:
-    """A model's lease and how many batches are running on it."""
+    """A model's lease, how many batches are running on it, and whether each of them gets all cores."""
 
     lease: Lease
     running: int = 0
+
+    @cached_property
+    def wide(self) -> bool:
+        """Whether its batches run one at a time, on all cores."""
+        return is_wide(self.lease.model)
 
     @property
     def over(self) -> bool:

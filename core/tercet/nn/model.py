@@ -44,6 +44,12 @@ class Model(nn.Module):
         return {name: self._head(name).rows(result, batch) for name, result in results.items()}
 
     @cached_property
+    def multiplied_weights(self) -> int:
+        """How many weights each token is multiplied with in the backbone."""
+        products = (part for part in self.backbone.modules() if isinstance(part, linear.Linear | nn.Linear))
+        return sum(part.in_features * part.out_features for part in products)
+
+    @cached_property
     def _is_packed(self) -> bool:
         return linear.is_packed(self.backbone)
 
