@@ -23,8 +23,8 @@ QUESTIONS = (
 )
 
 _LEGEND = """\
-dense: cosine of MiniLM vectors. sparse: BM25. hybrid: both, fused by reciprocal ranks (RRF).
-hybrid + rerank: the best 30 of those compared token by token, MaxSim of MiniLM's token states.
+dense: cosine of MiniLM vectors. sparse: BM25. hybrid: both scaled to 0 … 1 and added up, 3 to 1.
+hybrid + rerank: the best 30 of those with MaxSim of MiniLM's token states added, again 3 to 1.
 Ask your own: tercet demo "…", or make demo Q="…"."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tercet.fusion import rrf
+from tercet.fusion import weighted_sum
 from tercet_server.demo.collection import Collection, Hits
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 DENSE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SPARSE_MODEL = "bm25"
 
-_FUSED = 100  # how deep the lists to fuse go
-_RERANKED = 30  # how many candidates are read token by token
+FUSED = 100  # how deep the lists to fuse go
+RERANKED = 30  # how many candidates are read token by token
+SHARE = 0.25  # of BM25 beside dense, and of MaxSim beside both; docs/quality.md has the reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Ranking:
     name: str
     hits: Hits
     elapsed_ms: float
+
+
+def fuse(first: Hits, second: Hits, share: float = SHARE) -> Hits:
+    """Return the scores of both, each scaled to 0 … 1 within its list, added up; `share` is the second's weight."""
+    return weighted_sum([first, second], weights=[1 - share, share])
 
 
 class Search:
@@ -50,23 +56,24 @@ class Search:
         """Return the four rankings: dense, sparse, both fused, and the fused ones reranked by MaxSim."""
         dense = _timed("dense", lambda: self._dense(question))
         sparse = _timed("sparse", lambda: self._sparse(question))
-        hybrid = _timed("hybrid", lambda: rrf([dense.hits, sparse.hits]), dense, sparse)
+        hybrid = _timed("hybrid", lambda: fuse(dense.hits, sparse.hits), dense, sparse)
         reranked = _timed("hybrid + rerank", lambda: self._rerank(question, hybrid.hits), hybrid)
         return [dense, sparse, hybrid, reranked]
 
     def _dense(self, question: str) -> Hits:
-        return self._collection.nearest(self._engine.encode(DENSE_MODEL, question, is_query=True)["dense"], _FUSED)
+        return self._collection.nearest(self._engine.encode(DENSE_MODEL, question, is_query=True)["dense"], FUSED)
 
     def _sparse(self, question: str) -> Hits:
         query = self._engine.encode(SPARSE_MODEL, question, output_types=["sparse"], is_query=True)
-        return self._collection.lexical(query["sparse"], _FUSED)
+        return self._collection.lexical(query["sparse"], FUSED)
 
     def _rerank(self, question: str, found: Hits) -> Hits:
-        """Return the best of `found` by Σ_i max_j q_i·d_j over the model's token vectors."""
-        candidates = list(found)[:_RERANKED]
+        """Return the best of `found`, their scores fused with Σ_i max_j q_i·d_j over the model's token vectors."""
+        best = dict(list(found.items())[:RERANKED])
+        candidates = list(best)
         texts = [self._texts[i] for i in candidates]
         scores = self._engine.score(DENSE_MODEL, question, texts, options={"scoring": "maxsim"})
-        return {candidates[row.index]: row.score for row in scores}
+        return fuse(best, {candidates[row.index]: row.score for row in scores})
 
 
 def _timed(name: str, find: Callable[[], Hits], *before: Ranking) -> Ranking:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tercet_server.demo.passages import Passage
     from tercet_server.demo.search import Ranking
 
-_SCORES = {"dense": "cosine", "sparse": "BM25", "hybrid": "RRF", "hybrid + rerank": "MaxSim"}
+_SCORES = {"dense": "cosine", "sparse": "BM25", "hybrid": "fused", "hybrid + rerank": "fused"}
 _WIDTH = 120  # wider tables are harder to read, and a pipe has no width of its own
 
 
