@@ -7,7 +7,7 @@ import json
 import queue
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 1) -> Generator[T]:
     """Yield the items, up to `depth` of them made on another thread while the caller is busy with the one before.
 
     An error in the making is raised here, after the items before it. A caller that stops early, or fails, ends the

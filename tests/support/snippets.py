@@ -64,5 +64,5 @@ def check_python(
 
 def _of_python(block: str, name: str, known: dict[str, Any]) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        exec(compile(block, name, "exec"), known)
+        exec(compile(block, name, "exec", dont_inherit=True), known)
     return out.getvalue()
