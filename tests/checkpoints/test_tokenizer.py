@@ -115,7 +115,7 @@ class TestAgainstTheTokenizersLibrary:
             assert part.tolist() == same.tolist()
 
 
-@pytest.mark.parametrize("name", set(KINDS) - {"deberta"})
+@pytest.mark.parametrize("name", sorted(KINDS.keys() - {"deberta"}))
 def test_long_texts_are_really_cut(name: str) -> None:
     text = "hello world " * 100_000
     for truncate in ("end", "start"):

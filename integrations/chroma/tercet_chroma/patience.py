@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import httpx
 
 from tercet.errors import TransportError
+from tercet.patience import patiently
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.25, 4.0
 _AWAY = (502, 503, 504)  # what stands before a server says while that is away
 
 
@@ -35,18 +35,15 @@ class Patience:
         Raises:
             TransportError: the server did not answer for so long.
         """
-        wait_s, gives_up = _FIRST_WAIT_S, None
-        while True:
-            try:
-                return call(*args, **keywords)
-            except (httpx.TransportError, httpx.HTTPStatusError) as error:
-                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code not in _AWAY:
-                    raise
-                gives_up = gives_up or time.monotonic() + self._limit_s
-                if time.monotonic() + wait_s > gives_up:
-                    raise TransportError(
-                        f"Chroma's server did not answer for {self._limit_s:g} s ({type(error).__name__}: {error}). "
-                        "What it had taken before is kept; once it is back, run the same call again"
-                    ) from error
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        return patiently(partial(call, *args, **keywords), self._limit_s, _pause_s, self._away)
+
+    def _away(self, error: BaseException) -> TransportError:
+        return TransportError(
+            f"Chroma's server did not answer for {self._limit_s:g} s ({type(error).__name__}: {error}). "
+            "What it had taken before is kept; once it is back, run the same call again"
+        )
+
+
+def _pause_s(error: BaseException) -> float | None:
+    away = isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _AWAY
+    return 0.0 if away or isinstance(error, httpx.TransportError) else None

@@ -19,7 +19,7 @@ from tercet.types import Inference
 from tercet.vector_spec import VectorSpec
 from tercet_lancedb.columns import vector_columns
 from tercet_lancedb.layout import MARK, TableLayout
-from tercet_lancedb.patience import patiently
+from tercet_lancedb.patience import encoded_patiently
 from tercet_lancedb.schema import schema_for
 
 Rows: TypeAlias = "pa.Table | pa.RecordBatch | pa.RecordBatchReader | Iterable[pa.RecordBatch]"
@@ -125,7 +125,9 @@ class _Maker:
         if not rows.num_rows:
             return rows
         texts = rows[self.layout.text].to_pylist()
-        vectors = patiently(self.inference, lambda: self.layout.spec.encode(self.inference, texts), self.patience_s)
+        vectors = encoded_patiently(
+            self.inference, lambda: self.layout.spec.encode(self.inference, texts), self.patience_s
+        )
         columns = {**vector_columns(vectors), MARK: pa.array(marks, pa.string())}
         for name, column in columns.items():
             rows = rows.append_column(name, column)

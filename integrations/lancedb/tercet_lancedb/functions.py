@@ -16,7 +16,7 @@ from tercet.types import Inference, Output
 from tercet.vector_spec import Encoding, VectorSpec
 from tercet_lancedb import known
 from tercet_lancedb.columns import VALUE_TYPES
-from tercet_lancedb.patience import patiently
+from tercet_lancedb.patience import encoded_patiently
 
 Choice = str | int | float | bool | None
 
@@ -87,7 +87,7 @@ class _TercetFunction(EmbeddingFunction):
         """
         query = args[0] if args else kwargs["query"]
         inference = self.check("the table")
-        found = patiently(inference, lambda: self._spec().encode_query(inference, query), self.patience_s)
+        found = encoded_patiently(inference, lambda: self._spec().encode_query(inference, query), self.patience_s)
         return [found[self._output]]
 
     def compute_source_embeddings(self, texts: Any, *args: Any, **kwargs: Any) -> list[Any]:
@@ -148,7 +148,9 @@ class _TercetFunction(EmbeddingFunction):
 
     def _encode(self, texts: list[str]) -> Any:
         inference = self.check("the table")
-        return patiently(inference, lambda: self._spec().encode(inference, texts), self.patience_s)[self._output]
+        return encoded_patiently(inference, lambda: self._spec().encode(inference, texts), self.patience_s)[
+            self._output
+        ]
 
     def _row(self, vector: NDArray[Any]) -> Any:
         return vector

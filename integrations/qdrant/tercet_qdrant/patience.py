@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,39 +9,31 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tercet.errors import TransportError
+from tercet.patience import patiently
 
 T = TypeVar("T")
 
-_FIRST_S, _LONGEST_S = 0.25, 5.0
 _AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED")  # what gRPC says of a server that does not answer
 _REFUSED = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE")  # the request: its values, or its size
 _REFUSED_STATUS = (400, 413, 422)
 
 
-def patiently(call: Callable[[], T], wait_s: float) -> T:
-    """Return what the call returns, made again for up to `wait_s` seconds while the store does not answer.
+def while_away(call: Callable[[], T], patience_s: float) -> T:
+    """Return what the call returns, made again for up to `patience_s` seconds while the store does not answer.
 
     What the store refuses is raised at once; only calls that may be made twice belong here.
 
     Raises:
         TransportError: the store has not answered for so long.
     """
-    until = time.monotonic() + wait_s
-    delay_s = _FIRST_S
-    while True:
-        try:
-            return call()
-        except Exception as error:
-            pause_s = _pause_s(error, delay_s)
-            if pause_s is None:
-                raise
-            if time.monotonic() + pause_s > until:
-                raise TransportError(
-                    f"Qdrant has not answered for {wait_s:g} s ({_told(error)}); what it had taken is stored. Run this "
-                    "again when it is back, and it goes on from there"
-                ) from error
-        time.sleep(pause_s)
-        delay_s = min(2 * delay_s, _LONGEST_S)
+
+    def away(error: BaseException) -> TransportError:
+        return TransportError(
+            f"Qdrant has not answered for {patience_s:g} s ({_told(error)}); what it had taken is stored. Run this "
+            "again when it is back, and it goes on from there"
+        )
+
+    return patiently(call, patience_s, _pause_s, away)
 
 
 def refusal(error: Exception) -> str | None:
@@ -54,19 +45,18 @@ def refusal(error: Exception) -> str | None:
     return None
 
 
-def _pause_s(error: Exception, delay_s: float) -> float | None:
-    """Return how long to wait before trying again, or None where that would not help."""
+def _pause_s(error: BaseException) -> float | None:
+    """Return how long the store asks to wait, 0 where it does not say, None where trying again would not help."""
     if isinstance(error, ResourceExhaustedResponse):
         return float(error.retry_after_s)
     if isinstance(error, ResponseHandlingException):
-        unreadable = isinstance(error.source, ValueError)  # it has answered, in a form that is not Qdrant's
-        return None if unreadable else delay_s
+        return None if isinstance(error.source, ValueError) else 0.0  # it has answered, in a form that is not Qdrant's
     if isinstance(error, UnexpectedResponse):
-        return delay_s if (error.status_code or 0) >= 500 or error.status_code == 429 else None
-    return delay_s if _grpc_code(error) in _AWAY else None
+        return 0.0 if (error.status_code or 0) >= 500 or error.status_code == 429 else None
+    return 0.0 if _grpc_code(error) in _AWAY else None
 
 
-def _grpc_code(error: Exception) -> str | None:
+def _grpc_code(error: BaseException) -> str | None:
     code: Any = getattr(error, "code", None)
     return getattr(code(), "name", None) if callable(code) else None
 
@@ -78,7 +68,7 @@ def _said(error: UnexpectedResponse) -> str:
         return " ".join(str(error).split())
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     source = error.source if isinstance(error, ResponseHandlingException) else error
     details: Any = getattr(source, "details", None)
     return f"{type(source).__name__}: {details() if callable(details) else source}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -17,13 +17,13 @@ from tercet.types import Inference, Output, Progress
 from tercet.vector_spec import Fingerprint, VectorSpec
 from tercet_qdrant.collection import check_collection
 from tercet_qdrant.documents import MARK, TEXT, Prepared, prepare
-from tercet_qdrant.patience import patiently
+from tercet_qdrant.patience import while_away
 from tercet_qdrant.spec import CollectionSpec, as_spec
 from tercet_qdrant.write import Writer, is_remote
 
 BATCH_SIZE = 256  # documents encoded in one call; the engine cuts them by tokens
 MAX_REQUEST_BYTES = 24 << 20  # a server takes 32 MB, unless told otherwise
-WAIT_S = 60.0
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def upload(
     text_key: str = TEXT,
     batch_size: int = BATCH_SIZE,
     max_request_bytes: int = MAX_REQUEST_BYTES,
-    wait_s: float = WAIT_S,
+    patience_s: float = PATIENCE_S,
     progress: Progress | None = None,
 ) -> UploadReport:
     """Store the documents with their vectors, each once under its id; return what was done.
@@ -76,35 +76,25 @@ def upload(
         text_key: where the payload holds the text.
         batch_size: documents encoded in one call.
         max_request_bytes: of one request to the store.
-        wait_s: how long to wait for a store that does not answer, each time.
+        patience_s: how long to wait for a store that does not answer, each time.
         progress: called after each batch with the documents done and in all, 0 if their number is not known.
 
     Raises:
         ModelMismatchError: the collection holds other models' vectors.
         InvalidInputError: a document is none, or the store has refused some; the message names them, and all others
             before the end of the stream are stored.
-        TransportError: the store was away for longer than `wait_s`.
+        TransportError: the store was away for longer than `patience_s`.
         TercetError: as `Engine.encode`.
     """
     if batch_size < 1 or max_request_bytes < 1:
         raise InvalidInputError(f"batch_size={batch_size}, max_request_bytes={max_request_bytes}: give at least 1")
     spec, encoder = as_spec(spec), connect(inference, **(connection or {}))
-    fingerprint = patiently(lambda: check_collection(client, name, spec, inference=encoder), wait_s)
-    ingest = _Ingest(client, name, spec, encoder, fingerprint, text_key, batch_size, wait_s)
-    writer = Writer(client, name, spec, max_request_bytes, wait_s)
+    fingerprint = while_away(lambda: check_collection(client, name, spec, inference=encoder), patience_s)
+    ingest = _Ingest(client, name, spec, encoder, fingerprint, text_key, batch_size, patience_s)
+    writer = Writer(client, name, spec, max_request_bytes, patience_s)
     total = len(documents) if isinstance(documents, Sized) else 0
-    with _ahead(ingest.encoded(documents)) as batches:
+    with closing(ahead(ingest.encoded(documents))) as batches:  # an error here ends the thread that encodes
         return _written(ingest, writer, batches, total, progress)
-
-
-@contextmanager
-def _ahead(batches: Iterable[_Batch]) -> Iterator[Iterable[_Batch]]:
-    """Give the batches, made on another thread, which is ended at the latest on the way out."""
-    made: Any = ahead(batches)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def _written(
@@ -148,7 +138,7 @@ class _Ingest:
     fingerprint: Fingerprint
     text_key: str
     batch_size: int
-    wait_s: float
+    patience_s: float
     pending: set[int | str] = field(default_factory=set)  # points read but not yet written
     turn: Any = None
 
@@ -157,7 +147,7 @@ class _Ingest:
 
     def encoded(self, documents: Iterable[Any]) -> Iterator[_Batch]:
         """Yield the batches with the vectors of what is new."""
-        with _ahead(self._looked_up(documents)) as batches:
+        with closing(ahead(self._looked_up(documents))) as batches:
             for batch in batches:
                 if batch.new:
                     batch.columns = self.spec.vectors.encode(self.encoder, [each.text for each in batch.new])
@@ -191,7 +181,8 @@ class _Ingest:
     def _marks(self, points: list[int | str]) -> dict[Any, dict[str, Any]]:
         """Return what the points that are stored were made from."""
         with self.turn:
-            records = patiently(
-                lambda: self.client.retrieve(self.name, points, with_payload=[MARK], with_vectors=False), self.wait_s
+            records = while_away(
+                lambda: self.client.retrieve(self.name, points, with_payload=[MARK], with_vectors=False),
+                self.patience_s,
             )
         return {record.id: (record.payload or {}).get(MARK, {}) for record in records}

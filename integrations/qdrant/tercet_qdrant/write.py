@@ -12,7 +12,7 @@ from tercet.errors import InvalidInputError
 from tercet.types import Output
 from tercet_qdrant import vectors
 from tercet_qdrant.documents import MARK, Prepared
-from tercet_qdrant.patience import patiently, refusal
+from tercet_qdrant.patience import refusal, while_away
 from tercet_qdrant.points import points
 from tercet_qdrant.spec import CollectionSpec
 
@@ -27,7 +27,7 @@ class Writer:
         name: of the collection.
         spec: what its vectors are called.
         max_request_bytes: of one request.
-        wait_s: how long to wait for a store that does not answer.
+        patience_s: how long to wait for a store that does not answer.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Writer:
         name: str,
         spec: CollectionSpec,
         max_request_bytes: int,
-        wait_s: float,
+        patience_s: float,
     ) -> None:
         self._client, self._name, self._spec = client, name, spec
-        self._max_request_bytes, self._wait_s = max_request_bytes, wait_s
+        self._max_request_bytes, self._patience_s = max_request_bytes, patience_s
         self._refused: list[tuple[Any, str]] = []
         self._is_grpc = is_remote(client) and bool(client.init_options.get("prefer_grpc"))
 
@@ -125,7 +125,7 @@ class Writer:
     def _send_part(self, documents: Sequence[Prepared], made: list[Any], call: Callable[[Any], None]) -> None:
         """Send what belongs together; if that is refused, its halves, down to the documents that are at fault."""
         try:
-            patiently(lambda: call(made), self._wait_s)
+            while_away(lambda: call(made), self._patience_s)
         except Exception as error:
             why = refusal(error)
             if why is None:

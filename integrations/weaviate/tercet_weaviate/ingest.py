@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from weaviate.classes.query import Filter
 from weaviate.collections import Collection
@@ -19,11 +19,11 @@ from tercet.vector_spec import VectorSpec
 from tercet_weaviate.collection import claim
 from tercet_weaviate.config import TEXT, require
 from tercet_weaviate.objects import DIGEST, Columns, Document, Record, record, requests
-from tercet_weaviate.sending import Failure, Sender, patiently
+from tercet_weaviate.sending import Failure, Sender, while_away
 
 BATCH_SIZE = 1024  # documents encoded at once; the engine cuts them to what its device takes
 REQUEST_BYTES = 8 << 20
-OUTAGE_S = 60.0
+PATIENCE_S = 60.0
 MAX_FAILURES = 100
 
 
@@ -61,7 +61,7 @@ def import_objects(
     key: str | None = None,
     batch_size: int = BATCH_SIZE,
     request_bytes: int = REQUEST_BYTES,
-    outage_s: float = OUTAGE_S,
+    patience_s: float = PATIENCE_S,
     max_failures: int = MAX_FAILURES,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -79,7 +79,7 @@ def import_objects(
         key: the property that identifies a document, so that it may change its text; None takes the text.
         batch_size: documents encoded at once.
         request_bytes: about the most that one request holds.
-        outage_s: how long to go on trying while Weaviate cannot be reached.
+        patience_s: how long to go on trying while Weaviate cannot be reached.
         max_failures: stop once more objects than that were refused.
         progress: called with documents done and, as far as known, in all.
 
@@ -88,7 +88,7 @@ def import_objects(
 
     Raises:
         ModelMismatchError: the collection holds other models' vectors.
-        TransportError: Weaviate could not be reached for `outage_s`; what was written stays.
+        TransportError: Weaviate could not be reached for `patience_s`; what was written stays.
         TercetError: too many objects were refused, or as `Engine.encode`.
     """
     require(spec)
@@ -96,13 +96,13 @@ def import_objects(
         raise InvalidInputError(f"batch_size={batch_size}, request_bytes={request_bytes}: both are 1 at least")
     inference = connect(inference)
     fingerprint = spec.fingerprint(inference)
-    patiently(partial(claim, collection, fingerprint), outage_s)
+    while_away(partial(claim, collection, fingerprint), patience_s)
     total = len(documents) if isinstance(documents, Sized) else None
     records = (record(document, text, key, fingerprint) for document in documents)
-    sender = Sender(collection, outage_s, max_failures)
+    sender = Sender(collection, patience_s, max_failures)
     done = unchanged = 0
-    encoded = ahead(_encoded(collection, records, spec, inference, batch_size, outage_s))
-    with closing(cast("Generator[_Batch]", encoded)) as batches:  # an error here ends the thread that encodes
+    encoded = ahead(_encoded(collection, records, spec, inference, batch_size, patience_s))
+    with closing(encoded) as batches:  # an error here ends the thread that encodes
         for batch in batches:
             for objects in requests(batch.records, batch.columns, request_bytes):
                 sender.send(objects)
@@ -119,12 +119,12 @@ def _encoded(
     spec: VectorSpec,
     inference: Inference,
     batch_size: int,
-    outage_s: float,
+    patience_s: float,
 ) -> Iterator[_Batch]:
     """Yield the records in batches, with the vectors of those that have to be written."""
     for batch in batched(records, batch_size):
         last = {each.uuid: each for each in batch}  # of a document that comes twice, the later version
-        stored = patiently(partial(_marks, collection, list(last)), outage_s)
+        stored = while_away(partial(_marks, collection, list(last)), patience_s)
         new = [each for each in last.values() if stored.get(each.uuid) != each.mark]
         columns = spec.encode(inference, [each.text for each in new]) if new else {}
         yield _Batch(len(batch), new, columns)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from weaviate.classes.data import DataObject
 from weaviate.collections import Collection
 from weaviate.exceptions import (
-    WeaviateBaseError,
     WeaviateBatchError,
     WeaviateConnectionError,
     WeaviateInsertManyAllFailedError,
@@ -20,13 +19,13 @@ from weaviate.exceptions import (
 )
 
 from tercet.errors import TercetError, TransportError
+from tercet.patience import patiently
 
 T = TypeVar("T")
 Object = DataObject[Any, Any]
 Refused = tuple[Object, str]
 
 _PAUSES_S = (0.2, 1.0)  # before what was refused is tried alone, and once more
-_RECONNECT_S = 0.5
 _ABSENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 
 
@@ -45,14 +44,14 @@ class Sender:
 
     Attributes:
         collection: where to.
-        outage_s: how long to go on trying while Weaviate cannot be reached.
+        patience_s: how long to go on trying while Weaviate cannot be reached.
         max_failures: how many objects may be refused before it gives up.
         written: objects stored.
         failed: objects refused.
     """
 
     collection: Collection[Any, Any]
-    outage_s: float
+    patience_s: float
     max_failures: int
     written: int = 0
     failed: list[Failure] = field(default_factory=list)
@@ -86,7 +85,7 @@ class Sender:
     def _refused(self, objects: Sequence[Object]) -> list[Refused]:
         """Return the objects that Weaviate did not store, and why; a request refused as a whole is sent in halves."""
         try:
-            result = patiently(lambda: self.collection.data.insert_many(objects), self.outage_s)
+            result = while_away(lambda: self.collection.data.insert_many(objects), self.patience_s)
         except WeaviateInsertManyAllFailedError as error:
             return [(each, error.message) for each in objects]
         except WeaviateBatchError as error:
@@ -97,28 +96,23 @@ class Sender:
         return [(objects[i], error.message) for i, error in result.errors.items()]
 
 
-def patiently(call: Callable[[], T], outage_s: float) -> T:
+def while_away(call: Callable[[], T], patience_s: float) -> T:
     """Return what the call returns, made again and again while Weaviate cannot be reached.
 
     Calls must be such that twice is as good as once: one whose answer was lost may have been carried out.
 
     Raises:
-        TransportError: it could not be reached for `outage_s`, and the client's own attempts.
+        TransportError: it could not be reached for `patience_s`, and the client's own attempts.
         WeaviateBaseError: whatever else went wrong.
     """
-    ends = time.monotonic() + outage_s
-    while True:
-        try:
-            return call()
-        except WeaviateBaseError as error:
-            if not _unreachable(error):
-                raise
-            if time.monotonic() >= ends:
-                raise TransportError(
-                    f"Weaviate could not be reached ({_words(error)}). What was written stays; run the same import "
-                    "again once it is back, it goes on from there"
-                ) from error
-            time.sleep(_RECONNECT_S)
+    return patiently(call, patience_s, lambda error: 0.0 if _unreachable(error) else None, _away)
+
+
+def _away(error: BaseException) -> TransportError:
+    return TransportError(
+        f"Weaviate could not be reached ({_words(error)}). What was written stays; run the same import "
+        "again once it is back, it goes on from there"
+    )
 
 
 def _words(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from support.servers import live_server
 from support.tiny_models import save_bert
 from tercet import Client, EngineClosedError, OverloadedError, TransportError, VectorSpec
 from tercet_lancedb import Embedded, embed_table
-from tercet_lancedb.patience import patiently
+from tercet_lancedb.patience import encoded_patiently
 
 TESTS = Path(__file__).parents[2]
 DENSE = VectorSpec(dense=BERT)
@@ -145,8 +145,8 @@ def test_patience_ends(engine):
         raise OverloadedError("busy")
 
     with pytest.raises(OverloadedError):
-        patiently(engine, call, 0.6)
-    assert len(tried) == 2 and tried[1] - tried[0] >= 0.5
+        encoded_patiently(engine, call, 0.6)
+    assert len(tried) == 2 and tried[1] - tried[0] >= 0.25
     with pytest.raises(OverloadedError):
-        patiently(engine, call, 0)
+        encoded_patiently(engine, call, 0)
     assert len(tried) == 3

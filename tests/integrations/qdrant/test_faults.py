@@ -94,7 +94,7 @@ def test_a_store_that_stays_away_is_given_up_and_gone_on_with_later(client, serv
     with pytest.raises(
         TransportError, match=r"has not answered for 1 s \(.*; what it had taken is stored\. Run this again"
     ):
-        upload(client, "docs", DOCUMENTS, spec, inference=engine, batch_size=8, progress=away, wait_s=1)
+        upload(client, "docs", DOCUMENTS, spec, inference=engine, batch_size=8, progress=away, patience_s=1)
     assert time.monotonic() - started < 30
     server.start()
     report = upload(client, "docs", DOCUMENTS, spec, inference=engine)
@@ -104,7 +104,7 @@ def test_a_store_that_stays_away_is_given_up_and_gone_on_with_later(client, serv
 def test_a_store_that_is_not_there_is_an_error_of_transport(engine, spec):
     client = QdrantClient("http://127.0.0.1:9", check_compatibility=False)
     with pytest.raises(TransportError, match="has not answered for 0 s"):
-        upload(client, "docs", DOCUMENTS, spec, inference=engine, wait_s=0)
+        upload(client, "docs", DOCUMENTS, spec, inference=engine, patience_s=0)
     client.close()
 
 

@@ -53,7 +53,7 @@ def test_points_whose_sparse_vectors_did_not_arrive_are_sent_again(local, engine
         client = QdrantClient(host="127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
         points.fails = 100
         with pytest.raises(TransportError, match="has not answered for 0 s"):
-            upload(client, "docs", DOCUMENTS, spec, inference=engine, wait_s=0)
+            upload(client, "docs", DOCUMENTS, spec, inference=engine, patience_s=0)
         points.fails = 1
         assert upload(client, "docs", DOCUMENTS, spec, inference=engine) == UploadReport(uploaded=10)
         client.close()

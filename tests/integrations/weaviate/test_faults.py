@@ -108,7 +108,7 @@ def test_a_server_that_stays_away_is_told_of_and_the_import_goes_on_later():
             (grpc.StatusCode.UNAVAILABLE, "going down") if len(stub.faults.batches) > 3 else None
         )
         with pytest.raises(TransportError, match=r"could not be reached .*going down.* run the same import again"):
-            import_objects(docs, documents()[:1000], SPEC, Hashing(), key="path", batch_size=100, outage_s=0)
+            import_objects(docs, documents()[:1000], SPEC, Hashing(), key="path", batch_size=100, patience_s=0)
         assert len(stub.objects("Docs")) == 300
         stub.faults.refuse_batch = lambda request: None
         report = import_objects(docs, documents()[:1000], SPEC, Hashing(), key="path", batch_size=100)

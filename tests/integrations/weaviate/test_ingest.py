@@ -195,7 +195,7 @@ def test_an_absent_server_is_told_of_at_once_if_nobody_waits(docs, stub, hashing
     stub.stop()
     try:
         with pytest.raises(TransportError, match=r"could not be reached .* run the same import again"):
-            import_objects(docs, NUMBERED, HASHED, hashing, outage_s=0)
+            import_objects(docs, NUMBERED, HASHED, hashing, patience_s=0)
     finally:
         stub.start()
 
