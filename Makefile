@@ -8,6 +8,7 @@ LIGHT := .venv-light
 BIN := $(VENV)/bin
 LIGHT_TESTS := $(filter-out tests/test_readme.py,$(wildcard tests/test_*.py)) tests/wire tests/client
 HERE_TESTS := not network and not gpu
+STORE ?=
 export Q
 
 # $(call install,VENV,WHAT): WHAT into VENV, made if missing; its pip first, since an old one knows no dependency groups.
@@ -24,8 +25,9 @@ endef
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## Search the standard library's docstrings in four ways; Q="…" asks a question of yours
-	@$(BIN)/tercet demo $${Q:+"$$Q"}
+# A database's client comes with its own marker, so that the plain demo stays small.
+demo: $(VENV)/.demo$(STORE:%=-%) ## Search the standard library's docstrings; Q="…" asks your question, STORE=lancedb|qdrant|chroma in a database
+	@$(BIN)/tercet demo $(STORE:%=--store %) $${Q:+"$$Q"}
 
 check: lint ## Format, lint, types, import contracts, and all tests but the slow ones
 	$(BIN)/pytest -m "not slow and $(HERE_TESTS)"
@@ -68,6 +70,12 @@ clean: ## Remove the environments and every cache
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(call install,$(VENV),'.[demo]')
+
+$(VENV)/.demo-memory: $(VENV)/.demo
+	touch $@
+
+$(VENV)/.demo-%: pyproject.toml constraints.txt
+	$(call install,$(VENV),'.[demo,$*]')
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(call install,$(VENV),'.[all]' --group dev)

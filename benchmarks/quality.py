@@ -24,18 +24,17 @@ from harness import facts
 from numpy.typing import NDArray
 
 from tercet import Engine
-from tercet.fusion import maxsim, rrf, weighted_sum
+from tercet.fusion import maxsim, rrf
 from tercet_server.demo.collection import Collection, Hits
 from tercet_server.demo.passages import read_passages, standard_library
-from tercet_server.demo.search import DENSE_MODEL, SPARSE_MODEL
+from tercet_server.demo.search import DENSE_MODEL, FUSED, RERANKED, SHARE, SPARSE_MODEL, fused
 
 QUESTIONS = Path(__file__).with_name("questions.toml")
 REPORT = Path(__file__).parents[1] / "docs" / "quality.md"
 KINDS = ("all", "keyword", "paraphrase", "mixed")
 METRICS = ("recall@10", "nDCG@10")
 
-DEPTH, RERANKED, CUT = 100, 30, 10
-SHARE = 0.25  # of BM25 beside dense, and of MaxSim beside both: Weaviate's default, alpha = 0.75
+CUT = 10
 SHARES = np.arange(0, 1.001, 0.05).round(2).tolist()  # to choose from on one half of the questions
 RESAMPLES, SEED = 10_000, 0
 
@@ -62,38 +61,33 @@ class Found:
     maxsim: Callable[[tuple[int, ...]], Hits]
 
 
-def fuse(first: Hits, second: Hits, share: float = SHARE) -> Hits:
-    """Return the scores of both, each scaled to 0 … 1 within its list, added up; `share` is the second's weight."""
-    return weighted_sum([first, second], weights=[1 - share, share])
-
-
 def rerank(found: Found, hits: Hits, share: float = SHARE) -> Hits:
     """Return the best of `hits`, their scores fused with MaxSim; a share of 1 is MaxSim alone."""
     best = dict(list(hits.items())[:RERANKED])
-    return fuse(best, found.maxsim(tuple(best)), share)
+    return fused(best, found.maxsim(tuple(best)), share)
 
 
 PIPELINES: dict[str, Callable[[Found], Hits]] = {
     "dense": lambda found: found.dense,
     "BM25": lambda found: found.sparse,
-    "hybrid": lambda found: fuse(found.dense, found.sparse),
-    "hybrid + MaxSim": lambda found: rerank(found, fuse(found.dense, found.sparse)),
+    "hybrid": lambda found: fused(found.dense, found.sparse),
+    "hybrid + MaxSim": lambda found: rerank(found, fused(found.dense, found.sparse)),
 }
 OTHERS: dict[str, Callable[[Found], Hits]] = {
     "RRF, k = 60": lambda found: rrf([found.dense, found.sparse]),
     "RRF, k = 10": lambda found: rrf([found.dense, found.sparse], k=10),
     "RRF, k = 60, then MaxSim alone": lambda found: rerank(found, rrf([found.dense, found.sparse]), share=1),
     "RRF, k = 60, then RRF with MaxSim": lambda found: _rrf_rerank(found, rrf([found.dense, found.sparse])),
-    "hybrid, then MaxSim alone": lambda found: rerank(found, fuse(found.dense, found.sparse), share=1),
-    "hybrid, then RRF with MaxSim": lambda found: _rrf_rerank(found, fuse(found.dense, found.sparse)),
+    "hybrid, then MaxSim alone": lambda found: rerank(found, fused(found.dense, found.sparse), share=1),
+    "hybrid, then RRF with MaxSim": lambda found: _rrf_rerank(found, fused(found.dense, found.sparse)),
 }
 WEIGHTED: dict[str, Callable[[Found, float], Hits]] = {
     "RRF, k = 60, BM25 weighted": lambda found, share: rrf([found.dense, found.sparse], weights=[1 - share, share]),
     "RRF, k = 10, BM25 weighted": lambda found, share: rrf(
         [found.dense, found.sparse], k=10, weights=[1 - share, share]
     ),
-    "hybrid, BM25 weighted": lambda found, share: fuse(found.dense, found.sparse, share),
-    "hybrid + MaxSim, MaxSim weighted": lambda found, share: rerank(found, fuse(found.dense, found.sparse), share),
+    "hybrid, BM25 weighted": lambda found, share: fused(found.dense, found.sparse, share),
+    "hybrid + MaxSim, MaxSim weighted": lambda found, share: rerank(found, fused(found.dense, found.sparse), share),
 }
 
 
@@ -151,8 +145,8 @@ def search(engine: Engine, texts: Sequence[str], questions: Sequence[str]) -> It
     assert documents.dense is not None and terms is not None
     collection = Collection(documents.dense, terms)
     for query, words in zip(asked, asked_terms, strict=True):
-        dense = collection.nearest(query["dense"], DEPTH)
-        yield Found(dense, collection.lexical(words["sparse"], DEPTH), scorer(query["multivector"], documents))
+        dense = collection.nearest(query["dense"], FUSED)
+        yield Found(dense, collection.lexical(words["sparse"], FUSED), scorer(query["multivector"], documents))
 
 
 def scorer(query: NDArray[np.float32], documents: Any) -> Callable[[tuple[int, ...]], Hits]:

@@ -30,7 +30,7 @@ from tercet.errors import (
     UnsupportedModelError,
     UnsupportedOperationError,
 )
-from tercet.fusion import maxsim, rrf, sparse_dot, top_k, weighted_sum
+from tercet.fusion import fuse, maxsim, rrf, sparse_dot, top_k, weighted_sum
 from tercet.types import (
     Embedding,
     Embeddings,
@@ -91,6 +91,7 @@ __all__ = [
     "VectorSpec",
     "__version__",
     "connect",
+    "fuse",
     "maxsim",
     "rrf",
     "sparse_dot",

@@ -15,6 +15,7 @@ from tercet.types import MultiVectorBatch, SparseBatch, SparseVector
 
 K = TypeVar("K", bound=Hashable)
 Normalization = Literal["min-max"]
+Fusion = Literal["ranks", "scores"]
 
 _MAXSIM_CHUNK = 1 << 24  # similarities held at once: 64 MB of float32
 
@@ -74,6 +75,33 @@ def weighted_sum(
         for key, score in zip(result, scores.tolist(), strict=True):
             fused[key] = fused.get(key, 0.0) + weight * score
     return _best_first(fused)
+
+
+def fuse(
+    results: Sequence[Mapping[K, float]],
+    *,
+    by: Fusion = "ranks",
+    k: float = 60.0,
+    weights: Sequence[float] | None = None,
+) -> dict[K, float]:
+    """Return result lists as one, best first: by reciprocal ranks (`rrf`) or by scaled scores (`weighted_sum`).
+
+    Ranks need no scale and say nothing of how sure a list is; scores do. docs/quality.md has both measured.
+
+    Args:
+        results: each from the documents' keys to scores, best first, higher is better.
+        by: "ranks" or "scores".
+        k: of ranks.
+        weights: one per list, default 1.
+
+    Raises:
+        InvalidInputError: as `rrf` and `weighted_sum`, or another `by`.
+    """
+    if by == "ranks":
+        return rrf(results, k=k, weights=weights)
+    if by == "scores":
+        return weighted_sum(results, weights=weights)
+    raise InvalidInputError(f"fuse by {by!r}: choose 'ranks' or 'scores'")
 
 
 def maxsim(query: NDArray[Any], documents: MultiVectorBatch | Sequence[NDArray[Any]]) -> NDArray[np.float32]:

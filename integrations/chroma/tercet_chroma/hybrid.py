@@ -13,6 +13,7 @@ from chromadb.api.types import DeleteResult, GetResult, Where, WhereDocument, ma
 
 from tercet.connect import LOCAL, ConnectChoices, connect
 from tercet.errors import InvalidInputError
+from tercet.fusion import Fusion
 from tercet.inputs import positive, seconds
 from tercet.types import Inference, Progress
 from tercet.vector_spec import VectorSpec
@@ -187,10 +188,11 @@ class HybridCollection:
         rerank: str | None = None,
         candidates: int = 100,
         reranked: int = 30,
+        fuse_by: Fusion = "ranks",
         weights: Sequence[float] | None = None,
         k: float = 60.0,
     ) -> RankedResult:
-        """Return for each text the best records: dense and sparse rankings fused by reciprocal ranks, then reranked.
+        """Return for each text the best records: dense and sparse fused, then reranked.
 
         Args:
             query_texts: one or several.
@@ -202,8 +204,9 @@ class HybridCollection:
             rerank: None, "maxsim" for the stored token vectors, or the name of a cross-encoder.
             candidates: how deep the rankings go.
             reranked: how many of the fused are reranked; only they are returned then.
+            fuse_by: "ranks" or "scores", as `tercet.fuse`.
             weights: of the dense and the sparse ranking, default 1 each.
-            k: of the fusion, how slowly rank matters less.
+            k: of ranks, how slowly they matter less.
 
         Raises:
             InvalidInputError: a number below 1, or "maxsim" without stored token vectors.
@@ -216,7 +219,7 @@ class HybridCollection:
         fields = checked_include(include)
         self._mirror.settle()
         only, texts = maybe_cast_one_to_many(ids), maybe_cast_one_to_many(query_texts) or []
-        search = Search(n_results, candidates, reranked, rerank, weights, k, only, where, where_document)
+        search = Search(n_results, candidates, reranked, rerank, fuse_by, weights, k, only, where, where_document)
         rankings, vectors = self._mirror.legs().ask(texts, search)
         return ranked_result(self._store, rankings, vectors, fields)
 

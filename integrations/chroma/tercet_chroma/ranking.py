@@ -10,7 +10,7 @@ from chromadb.api.types import Where, WhereDocument
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidInputError
-from tercet.fusion import maxsim, rrf, top_k
+from tercet.fusion import Fusion, fuse, maxsim, top_k
 from tercet.types import Inference, Output
 from tercet.vector_spec import VectorSpec
 from tercet_chroma.sidecar import Sidecar
@@ -27,6 +27,7 @@ class Search:
     candidates: int
     reranked: int
     rerank: str | None
+    fuse_by: Fusion
     weights: Sequence[float] | None
     k: float
     ids: list[str] | None
@@ -88,8 +89,8 @@ class Legs:
 
     def _dense(
         self, vectors: Sequence[NDArray[Any]], search: Search, allowed: list[str] | None
-    ) -> Sequence[Sequence[str]]:
-        """Return Chroma's ranking for each vector; the filters go along, so that each is as deep as asked for."""
+    ) -> list[dict[str, float]]:
+        """Return what Chroma finds for each vector; the filters go along, so that each is as deep as asked for."""
         found = self.store.call(
             self.store.collection.query,
             query_embeddings=list(vectors),
@@ -97,17 +98,18 @@ class Legs:
             ids=allowed if search.ids is not None else None,  # Chroma fails at ids that do not exist
             where=search.where,
             where_document=search.where_document,
-            include=[],
+            include=["distances"],
         )
-        return found["ids"]
+        pairs = zip(found["ids"], found["distances"] or [], strict=True)
+        return [dict(zip(ids, (-d for d in distances), strict=True)) for ids, distances in pairs]
 
     def _fused(
-        self, query: dict[Output, Any], dense: Sequence[str], search: Search, allowed: list[str] | None
+        self, query: dict[Output, Any], dense: dict[str, float], search: Search, allowed: list[str] | None
     ) -> dict[str, float]:
-        rankings = [dense]
+        found = [dense]
         if self.spec.sparse is not None:
-            rankings.append(self.sidecar.search(query["sparse"], search.depth, allowed, self.idf))
-        return rrf(rankings, k=search.k, weights=search.weights)
+            found.append(self.sidecar.search(query["sparse"], search.depth, allowed, self.idf))
+        return fuse(found, by=search.fuse_by, k=search.k, weights=search.weights)
 
     def _reranked(
         self, text: str, query: dict[Output, Any], fused: dict[str, float], search: Search

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS postings (term INTEGER, row INTEGER, weight REAL, PRI
 """
 _LISTED = "(SELECT value FROM json_each(?))"
 _BEST = """
-SELECT id FROM (
+SELECT id, score FROM (
     SELECT postings.row AS row, SUM(postings.weight * json_extract(asked.value, '$[1]')) AS score
     FROM json_each(?) AS asked CROSS JOIN postings ON postings.term = json_extract(asked.value, '$[0]')
     {where} GROUP BY postings.row ORDER BY score DESC, postings.row LIMIT ?
@@ -138,8 +138,10 @@ class Sidecar:
             self._forget(data, ids)
             _strike_off(data, ids)
 
-    def search(self, query: SparseVector, k: int, among: Sequence[str] | None = None, idf: bool = False) -> list[str]:
-        """Return up to k ids of documents that share a term with the query, by dot product, best first.
+    def search(
+        self, query: SparseVector, k: int, among: Sequence[str] | None = None, idf: bool = False
+    ) -> dict[str, float]:
+        """Return up to k ids of documents that share a term with the query, with their dot products, best first.
 
         Args:
             query: its sparse vector.
@@ -155,7 +157,7 @@ class Sidecar:
             else:
                 where = f"WHERE postings.row IN (SELECT row FROM documents WHERE id IN {_LISTED})"
                 found = self._rows(_BEST.format(where=where), asked, json.dumps(among), k)
-        return [row[0] for row in found]
+        return {row[0]: row[1] for row in found}
 
     def matrices(self, ids: Sequence[str], width: int) -> MultiVectorBatch:
         """Return the documents' token vectors in the order of the ids, `width` wide; none for those without."""

@@ -1,4 +1,4 @@
-"""`hybrid` and `ahybrid`: several searches of one table, fused by rank, then reranked."""
+"""`hybrid` and `ahybrid`: several searches of one table, fused, then reranked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lancedb.table import AsyncTable, Table
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidInputError
-from tercet.fusion import rrf
+from tercet.fusion import Fusion, fuse
 from tercet.inputs import positive
 from tercet.types import Inference
 from tercet.vector_spec import VectorSpec
@@ -38,6 +38,7 @@ class HybridChoices(TypedDict, total=False):
     where: str | None
     select: Sequence[str] | None
     candidates: int
+    fuse_by: Fusion
     rrf_k: float
     weights: Sequence[float] | None
     nprobes: int | None
@@ -48,7 +49,7 @@ class HybridChoices(TypedDict, total=False):
 def hybrid(table: Table, query: str, k: int = 10, **choices: Unpack[HybridChoices]) -> pa.Table:
     """Return the k best rows with `_rowid` and `_relevance_score`, best first.
 
-    Each leg finds `candidates` rows; they are fused by reciprocal ranks, the best of them read, and reranked.
+    Each leg finds `candidates` rows; they are fused, the best of them read, and reranked.
 
     Args:
         table: made by `embed_table` or `schema_for`.
@@ -57,9 +58,9 @@ def hybrid(table: Table, query: str, k: int = 10, **choices: Unpack[HybridChoice
         choices: `legs`: which searches, among "dense", "sparse", "multivector" (late interaction) and "text" (LanceDB's
             full-text search); by default dense, and sparse or else text. `reranker`: any of LanceDB's that takes vector
             results; it gets `candidates` rows. `where`: SQL condition that rows have to meet. `select`: columns to
-            return, by default all but the vectors. `candidates` (100): rows that a leg finds. `rrf_k` (60) and
-            `weights`, one per leg: as `tercet.rrf`. `nprobes`, `refine_factor`: as LanceDB's, for tables with a vector
-            index. `inference`: as `connect`, in place of the one stored with the table.
+            return, by default all but the vectors. `candidates` (100): rows that a leg finds. `fuse_by` (ranks),
+            `rrf_k` (60), `weights`, one per leg: as `tercet.fuse`. `nprobes`, `refine_factor`: as LanceDB's, for tables
+            with a vector index. `inference`: as `connect`, in place of the one stored with the table.
 
     Raises:
         ModelMismatchError: the table was filled with another model.
@@ -101,6 +102,7 @@ class _Plan:
     reranker: Reranker | None = None
     where: str | None = None
     candidates: int = 100
+    fuse_by: Fusion = "ranks"
     rrf_k: float = 60.0
     weights: Sequence[float] | None = None
     nprobes: int | None = None
@@ -157,8 +159,8 @@ class _Plan:
 
     def fuse(self, found: Sequence[pa.Table]) -> dict[int, float]:
         """Return the row ids to read with their fused scores, best first."""
-        rankings = [_ranking(result) for result in found]
-        fused = rrf(rankings, k=self.rrf_k, weights=self.weights)
+        results = [_ranking(result) for result in found]
+        fused = fuse(results, by=self.fuse_by, k=self.rrf_k, weights=self.weights)
         return dict(list(fused.items())[: self.candidates if self.reranker else self.k])
 
     def finish(self, query: str, rows: pa.Table, fused: dict[int, float], found: Sequence[pa.Table]) -> pa.Table:
@@ -202,13 +204,14 @@ def _usual(spec: VectorSpec) -> list[Leg]:
     return vectors if "sparse" in vectors else [*vectors, "text"]
 
 
-def _ranking(found: pa.Table) -> list[int]:
-    """Return the row ids, best first, equal ones in the order of the table: LanceDB's own order of them varies."""
+def _ranking(found: pa.Table) -> dict[int, float]:
+    """Return scores by row id, best first, equal ones in the order of the table: LanceDB's own order of them varies."""
     if not found.num_rows:
-        return []
-    best_first = (DISTANCE, "ascending") if DISTANCE in found.column_names else (SCORE, "descending")
-    ids: list[int] = found.sort_by([best_first, (ROW_ID, "ascending")])[ROW_ID].to_pylist()
-    return ids
+        return {}
+    column, order, sign = (DISTANCE, "ascending", -1) if DISTANCE in found.column_names else (SCORE, "descending", 1)
+    best_first = found.sort_by([(column, order), (ROW_ID, "ascending")])
+    scores = sign * best_first[column].to_numpy()
+    return dict(zip(best_first[ROW_ID].to_pylist(), scores.tolist(), strict=True))
 
 
 def _found(table: Table, plan: _Plan, leg: Leg, query: str, vectors: dict[Any, Any]) -> pa.Table:

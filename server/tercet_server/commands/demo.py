@@ -10,7 +10,14 @@ import click
 @click.option(
     "--top", type=click.IntRange(1, 30), default=5, show_default=True, help="Answers shown for each question."
 )
-def demo(questions: tuple[str, ...], top: int) -> None:
+@click.option(
+    "--store",
+    type=click.Choice(("memory", "lancedb", "qdrant", "chroma")),
+    default="memory",
+    show_default=True,
+    help="Where the vectors are kept and searched; a database's client is an extra, such as tercet[lancedb].",
+)
+def demo(questions: tuple[str, ...], top: int, store: str) -> None:
     """Search the documentation of Python's standard library.
 
     Encodes the docstrings of the library that runs this (thousands of passages, nothing is downloaded or kept) and
@@ -19,4 +26,4 @@ def demo(questions: tuple[str, ...], top: int) -> None:
     """
     from tercet_server.demo.run import run  # torch, which --help and --version can do without
 
-    run([question for question in questions if question.strip()], top)
+    run([question for question in questions if question.strip()], top, store)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from tercet.fusion import weighted_sum
+from tercet.fusion import fuse
 from tercet_server.demo.collection import Collection, Hits
 
 if TYPE_CHECKING:
@@ -31,9 +31,25 @@ class Ranking:
     elapsed_ms: float
 
 
-def fuse(first: Hits, second: Hits, share: float = SHARE) -> Hits:
+class Store(Protocol):
+    """A database with the texts in it."""
+
+    def hybrid(self, question: str) -> Hits:
+        """Return the positions of the best texts, dense and BM25 fused, with their scores."""
+        ...
+
+
+def fused(first: Hits, second: Hits, share: float = SHARE) -> Hits:
     """Return the scores of both, each scaled to 0 … 1 within its list, added up; `share` is the second's weight."""
-    return weighted_sum([first, second], weights=[1 - share, share])
+    return fuse([first, second], by="scores", weights=(1 - share, share))
+
+
+def reranked(engine: Engine, question: str, found: Hits, texts: Sequence[str]) -> Hits:
+    """Return the best of `found`, their scores fused with Σ_i max_j q_i·d_j over the model's token vectors."""
+    best = dict(list(found.items())[:RERANKED])
+    candidates = list(best)
+    scores = engine.score(DENSE_MODEL, question, [texts[i] for i in candidates], options={"scoring": "maxsim"})
+    return fused(best, {candidates[row.index]: row.score for row in scores})
 
 
 class Search:
@@ -56,9 +72,9 @@ class Search:
         """Return the four rankings: dense, sparse, both fused, and the fused ones reranked by MaxSim."""
         dense = _timed("dense", lambda: self._dense(question))
         sparse = _timed("sparse", lambda: self._sparse(question))
-        hybrid = _timed("hybrid", lambda: fuse(dense.hits, sparse.hits), dense, sparse)
-        reranked = _timed("hybrid + rerank", lambda: self._rerank(question, hybrid.hits), hybrid)
-        return [dense, sparse, hybrid, reranked]
+        hybrid = _timed("hybrid", lambda: fused(dense.hits, sparse.hits), dense, sparse)
+        best = _timed("hybrid + rerank", lambda: reranked(self._engine, question, hybrid.hits, self._texts), hybrid)
+        return [dense, sparse, hybrid, best]
 
     def _dense(self, question: str) -> Hits:
         return self._collection.nearest(self._engine.encode(DENSE_MODEL, question, is_query=True)["dense"], FUSED)
@@ -67,13 +83,20 @@ class Search:
         query = self._engine.encode(SPARSE_MODEL, question, output_types=["sparse"], is_query=True)
         return self._collection.lexical(query["sparse"], FUSED)
 
-    def _rerank(self, question: str, found: Hits) -> Hits:
-        """Return the best of `found`, their scores fused with Σ_i max_j q_i·d_j over the model's token vectors."""
-        best = dict(list(found.items())[:RERANKED])
-        candidates = list(best)
-        texts = [self._texts[i] for i in candidates]
-        scores = self._engine.score(DENSE_MODEL, question, texts, options={"scoring": "maxsim"})
-        return fuse(best, {candidates[row.index]: row.score for row in scores})
+
+class StoreSearch:
+    """The same in a store: what it makes of both ways of searching, and that reranked."""
+
+    def __init__(self, engine: Engine, texts: Sequence[str], store: Store) -> None:
+        self._engine, self._texts, self._store = engine, texts, store
+
+    def ask(self, question: str) -> list[Ranking]:
+        """Return the two rankings."""
+        hybrid = _timed("hybrid", lambda: self._store.hybrid(question))
+        return [
+            hybrid,
+            _timed("hybrid + rerank", lambda: reranked(self._engine, question, hybrid.hits, self._texts), hybrid),
+        ]
 
 
 def _timed(name: str, find: Callable[[], Hits], *before: Ranking) -> Ranking:

@@ -57,7 +57,7 @@ def in_step(collection, engine):
     texts = [text for text in held.values() if text]
     rows = engine.encode("bm25", texts, output_types=["sparse"]).sparse
     for key, row in zip([key for key, text in held.items() if text], rows, strict=True):
-        assert key in mirror._sidecar.search(SparseVector(row.indices, np.ones_like(row.values)), len(held))
+        assert key in list(mirror._sidecar.search(SparseVector(row.indices, np.ones_like(row.values)), len(held)))
 
 
 def test_a_query_is_both_rankings_fused(filled, engine, m3):
@@ -155,8 +155,10 @@ def test_every_kind_of_write_keeps_both_in_step(filled, engine, counted):
     assert sorted(filled.get()["ids"]) == ["a", "b", "c", "d", "e", "y", "z"]
     assert filled.get("c")["documents"] == [TEXTS["c"]], "as in Chroma, add leaves what exists"
     assert filled.get("a")["metadatas"][0]["new"] == 1 and filled.get("a")["metadatas"][0]["i"] == 0
-    assert filled.query("zebra", n_results=1)["ids"] == [["z"]] and "b" not in filled._mirror._sidecar.search(
-        engine.encode("bm25", "fox", output_types=["sparse"], is_query=True)["sparse"], 9
+    assert filled.query("zebra", n_results=1)["ids"] == [["z"]] and "b" not in list(
+        filled._mirror._sidecar.search(
+            engine.encode("bm25", "fox", output_types=["sparse"], is_query=True)["sparse"], 9
+        )
     )
     assert filled.delete(where={"odd": True}) == {"deleted": 2}
     assert filled.delete(["a", "missing"]) == {"deleted": 1} and filled.count() == 4
@@ -240,7 +242,7 @@ def test_learned_weights_get_no_idf(ephemeral, make, engine, m3):
     scores = sparse_dot(query, rows)
     expected = [IDS[i] for i in top_k(scores, 5) if scores[i] > 0]
     legs = collection._mirror.legs()
-    assert legs.idf is False and legs.sidecar.search(query, 5) == expected
+    assert legs.idf is False and list(legs.sidecar.search(query, 5)) == expected
 
 
 def test_another_model_is_refused(persistent, make, m3, bert, other_bert):

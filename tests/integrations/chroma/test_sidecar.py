@@ -47,27 +47,27 @@ def test_a_search_is_the_dot_product(sidecar, idf):
         df = np.array([dict(zip(terms, holding, strict=True)).get(term, 0) for term in query.indices])
         weights = query.values * (np.log1p((80 - df + 0.5) / (df + 0.5)) if idf else 1)
         scores = sparse_dot(SparseVector(query.indices, np.float32(weights)), batch)
-        found = sidecar.search(query, 10, idf=idf)
+        found = list(sidecar.search(query, 10, idf=idf))
         np.testing.assert_allclose([scores[int(key[1:])] for key in found], np.sort(scores)[::-1][:10], rtol=1e-5)
         only = [f"d{i}" for i in range(0, 80, 7)]
-        among = sidecar.search(query, 5, only, idf=idf)
+        among = list(sidecar.search(query, 5, only, idf=idf))
         best = sorted((key for key in only if scores[int(key[1:])] > 0), key=lambda key: -scores[int(key[1:])])
         assert among == best[:5]
 
 
 def test_what_shares_no_term_is_not_found(sidecar):
     sidecar.put(marks(2), {"sparse": SparseBatch.from_rows([vector(1, 2), vector()], 2**32)})
-    assert sidecar.search(vector(3), 10) == [] == sidecar.search(vector(), 10)
-    assert sidecar.search(vector(2, 3), 10) == ["d0"] and sidecar.search(vector(1), 10, []) == []
+    assert list(sidecar.search(vector(3), 10)) == [] == list(sidecar.search(vector(), 10))
+    assert list(sidecar.search(vector(2, 3), 10)) == ["d0"] and list(sidecar.search(vector(1), 10, [])) == []
 
 
 def test_what_is_replaced_or_removed_leaves_nothing(sidecar):
     sidecar.put(marks(2), {"sparse": SparseBatch.from_rows([vector(1, 2), vector(2)], 2**32)})
     sidecar.put({"d0": "other"}, {"sparse": SparseBatch.from_rows([vector(9)], 2**32)})
-    assert sidecar.search(vector(2), 10) == ["d1"] and sidecar.search(vector(9), 10) == ["d0"]
+    assert list(sidecar.search(vector(2), 10)) == ["d1"] and list(sidecar.search(vector(9), 10)) == ["d0"]
     assert sidecar.marks() == {"d0": "other", "d1": "m1"} and sidecar.marks(["d1", "none"]) == {"d1": "m1"}
     sidecar.remove(["d0", "none"])
-    assert len(sidecar) == 1 and sidecar.search(vector(9, 2), 10) == ["d1"]
+    assert len(sidecar) == 1 and list(sidecar.search(vector(9, 2), 10)) == ["d1"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -88,7 +88,7 @@ def test_a_file_keeps_what_was_noted_and_stored(tmp_path):
     first.put(marks(1), {"sparse": SparseBatch.from_rows([vector(1)], 2**32)}, settled=["d5"])
     second = Sidecar(path)  # while the first is open, as after a crash
     assert second.fingerprint() == {"sparse": {"model": "bm25"}} and second.pending() == ["d1"]
-    assert second.search(vector(1), 1) == ["d0"]
+    assert list(second.search(vector(1), 1)) == ["d0"]
     second.remove(["d1"])
     assert first.pending() == []
     first.clear()
@@ -104,7 +104,9 @@ def test_a_failed_write_changes_nothing(sidecar):
     sidecar.intend(["d0"])
     with pytest.raises(IndexError):
         sidecar.put({"d0": "new", "d1": "new"}, {"sparse": SparseBatch.from_rows([vector(2)], 2**32)})
-    assert sidecar.marks() == {"d0": "m0"} and sidecar.pending() == ["d0"] and sidecar.search(vector(1), 1) == ["d0"]
+    assert (
+        sidecar.marks() == {"d0": "m0"} and sidecar.pending() == ["d0"] and list(sidecar.search(vector(1), 1)) == ["d0"]
+    )
 
 
 def test_one_writes_at_a_time_and_the_others_wait_or_go_on(tmp_path):
