@@ -8,6 +8,9 @@ LIGHT := .venv-light
 BIN := $(VENV)/bin
 LIGHT_TESTS := $(filter-out tests/test_readme.py,$(wildcard tests/test_*.py)) tests/wire tests/client
 HERE_TESTS := not network and not gpu
+# Tests run in so many processes, a file's in one of them.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadfile
 STORE ?=
 export Q
 
@@ -30,7 +33,7 @@ demo: $(VENV)/.demo$(STORE:%=-%) ## Search the standard library's docstrings; Q=
 	@$(BIN)/tercet demo $(STORE:%=--store %) $${Q:+"$$Q"}
 
 check: lint ## Format, lint, types, import contracts, and all tests but the slow ones
-	$(BIN)/pytest -m "not slow and $(HERE_TESTS)"
+	$(PYTEST) -m "not slow and $(HERE_TESTS)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -40,7 +43,7 @@ lint: $(VENV)/.dev
 
 test: lint test-light ## Everything in `check`, the slow tests, coverage, and test-light
 	scripts/system-packages.sh
-	$(BIN)/pytest --cov --cov-report=term:skip-covered -m "$(HERE_TESTS)"
+	$(PYTEST) --cov --cov-report=term:skip-covered -m "$(HERE_TESTS)"
 
 test-light: $(LIGHT)/.light ## The client side's tests in an environment without torch
 	$(LIGHT)/bin/python -c 'import importlib.util as u, sys; u.find_spec("torch") and sys.exit("torch is in $(LIGHT)")'

@@ -26,6 +26,7 @@ from tercet import (
     UnsupportedModelError,
     UnsupportedOperationError,
 )
+from tercet.engine.events import BatchEvent
 
 TEXTS = ["hello world", "the quick brown fox", "", "numbers 0 1 2", "café 你好"]
 
@@ -280,6 +281,29 @@ def test_load_unload_and_pin(model, tmp_path):
         assert engine.unload(other) and engine.unload("never seen")
         assert all(info.resident_bytes == 0 for info in engine.models())
         assert engine.encode(model, "x")["dense"].shape == (32,)
+
+
+def test_whoever_closes_waits_for_who_closes_already(model):
+    held, go_on = threading.Semaphore(0), threading.Event()
+
+    def hold(event):
+        if isinstance(event, BatchEvent):
+            held.release()
+            go_on.wait(30)
+
+    engine = Engine("cpu", "float32")
+    engine.observers.add(hold)
+    engine.encode(model, "a text")
+    assert held.acquire(timeout=30)  # a worker is busy now
+    closers = [threading.Thread(target=engine.close, args=(0.0,)) for _ in range(2)]
+    for closer in closers:
+        closer.start()
+    closers[1].join(0.3)
+    assert all(closer.is_alive() for closer in closers)
+    go_on.set()
+    for closer in closers:
+        closer.join(30)
+    assert not engine.alive and not any(closer.is_alive() for closer in closers)
 
 
 def test_a_closed_engine_refuses_and_stops_its_threads(model):

@@ -118,14 +118,18 @@ def test_interrupting_the_demo_is_130_without_a_traceback() -> None:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    assert demo.stdout.readline()  # the passages are read, encoding begins
-    demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=120)
+    try:
+        assert demo.stdout.readline()  # the passages are read, encoding begins
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=120)
+    finally:
+        demo.kill()
     assert demo.returncode == 130
     assert err.strip() == "tercet: interrupted" and out == ""
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_whole_demo_finds_the_dict_reader() -> None:
     question = "read a csv file into dictionaries"
     done = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -99,6 +100,7 @@ class Engine:
         directory = Path(cache_dir) if cache_dir else None
         opener = partial(open_checkpoint, allow_download=allow_download, cache_dir=directory)
         self._catalogue = Catalogue(opener, self.device, self._residency)
+        self._closing = threading.Lock()
         # Threads hold none of these through the engine, so an engine that is dropped without close() still stops.
         self._stop = weakref.finalize(self, _stop, self._dispatcher, self._residency, self._pool)
 
@@ -240,9 +242,13 @@ class Engine:
         return self._stop.alive and self._dispatcher.alive
 
     def close(self, drain_s: float = 10.0) -> None:
-        """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything."""
-        if self._stop.detach() is not None:
-            _stop(self._dispatcher, self._residency, self._pool, drain_s)
+        """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything.
+
+        Returns once that is done, also where another thread has begun it: a process must not end under its workers.
+        """
+        with self._closing:
+            if self._stop.detach() is not None:
+                _stop(self._dispatcher, self._residency, self._pool, drain_s)
 
     def __enter__(self) -> Self:
         return self
