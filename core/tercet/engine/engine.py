@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +24,7 @@ from tercet.engine.lease import Lease
 from tercet.engine.pending import Pending, started
 from tercet.engine.requests import encode_request, score_request
 from tercet.engine.residency import Residency
+from tercet.engine.shutdown import Shutdown
 from tercet.engine.state import EngineState
 from tercet.errors import TercetError, reraisable
 from tercet.inputs import encode_params, model_name, positive, score_params, seconds
@@ -100,9 +100,9 @@ class Engine:
         directory = Path(cache_dir) if cache_dir else None
         opener = partial(open_checkpoint, allow_download=allow_download, cache_dir=directory)
         self._catalogue = Catalogue(opener, self.device, self._residency)
-        self._closing = threading.Lock()
+        self._shutdown = Shutdown(self._dispatcher, self._residency, self._pool)
         # Threads hold none of these through the engine, so an engine that is dropped without close() still stops.
-        self._stop = weakref.finalize(self, _stop, self._dispatcher, self._residency, self._pool)
+        self._stop = weakref.finalize(self, self._shutdown)
 
     @overload
     def encode(  # type: ignore[overload-overlap]  # a str is a Sequence[str] too; the first one wins
@@ -242,13 +242,9 @@ class Engine:
         return self._stop.alive and self._dispatcher.alive
 
     def close(self, drain_s: float = 10.0) -> None:
-        """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything.
-
-        Returns once that is done, also where another thread has begun it: a process must not end under its workers.
-        """
-        with self._closing:
-            if self._stop.detach() is not None:
-                _stop(self._dispatcher, self._residency, self._pool, drain_s)
+        """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything."""
+        self._stop.detach()
+        self._shutdown(drain_s)
 
     def __enter__(self) -> Self:
         return self
@@ -297,9 +293,3 @@ class Engine:
             raise deadline.error(f"while {model} was being opened") from None
         except TercetError as error:
             raise reraisable(error) from error
-
-
-def _stop(dispatcher: Dispatcher, residency: Residency, pool: Executor, drain_s: float = 0.0) -> None:
-    dispatcher.close(drain_s)
-    residency.close()
-    pool.shutdown(wait=False, cancel_futures=True)
