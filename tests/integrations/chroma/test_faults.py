@@ -88,7 +88,7 @@ def test_a_kill_before_or_after_chromas_write_leaves_both_in_step(live, tmp_path
 
 
 @pytest.mark.slow
-def test_a_chroma_server_that_goes_away_for_some_seconds_loses_nothing(live, tmp_path):
+def test_a_chroma_server_that_goes_away_for_ten_seconds_loses_nothing(live, tmp_path):
     with chroma_server(tmp_path / "chroma") as server:
         collection = HybridCollection(
             server.client(), "docs", chroma_ingest.SPEC, live, sidecar=tmp_path / "side", batch_size=50
@@ -99,7 +99,7 @@ def test_a_chroma_server_that_goes_away_for_some_seconds_loses_nothing(live, tmp
             nonlocal back
             if done == 200:
                 server.stop()
-                back = threading.Timer(3, server.start)
+                back = threading.Timer(10, server.start)
                 back.start()
 
         collection.add(ids(400), documents=texts(400, 0), progress=take_away)
