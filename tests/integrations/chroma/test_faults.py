@@ -171,5 +171,5 @@ def test_a_record_written_by_another_between_look_and_write_is_settled(ephemeral
     assert collection.get("a")["documents"] == ["the first fox"] and collection.count() == 2
     assert collection.query("fox", n_results=1)["ids"] == [["a"]]
     query = engine.encode("bm25", "hello", output_types=["sparse"], is_query=True)["sparse"]
-    assert collection._mirror._sidecar.search(query, 5) == []
+    assert collection._mirror._sidecar.search(query, 5) == {}
     collection.close()

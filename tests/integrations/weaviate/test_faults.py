@@ -63,7 +63,7 @@ def test_an_import_killed_in_the_middle_goes_on(tmp_path):
             assert process.poll() is None and not time.sleep(0.005)
         process.kill()
         assert process.wait() == -9
-        there = sum(each.properties["text"].startswith("text") for each in stub.objects("Docs").values())
+        there = sum(each.properties["text"].startswith("text") for each in list(stub.objects("Docs").values()))
         assert 2_000 < there < COUNT, "killed in the middle"
         inference = Hashing()
         report = import_objects(docs, documents(), SPEC, inference, key="path")
