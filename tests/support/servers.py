@@ -102,6 +102,9 @@ def live_server(flags: Mapping[str, Any], environment: Mapping[str, str] | None 
         assert server.listening.wait(_START_S) and server.url, "".join(server.log)
         _await_ready(server.url)
         yield server
+    except BaseException:  # shown with the test's failure: what the server said last, and whether it still lives
+        print(f"exit status {server.process.poll()}\n{''.join(server.log[-40:])}")
+        raise
     finally:
         server.stop()
 
