@@ -10,8 +10,8 @@ from threadpoolctl import ThreadpoolController
 
 from tercet.nn.model import Model
 
-# Weights that a token is multiplied with, from which on a batch is given all cores: between MiniLM's 10 million in six
-# layers, which one core reads fast enough, and BERT-base's 85 million, where a lone query waits for nothing else.
+# Weights that a token is multiplied with, from which on a batch is given all cores: a line drawn between MiniLM's
+# 10 million and BERT-base's 85, and not measured.
 _WIDE_FROM = 40_000_000
 
 
