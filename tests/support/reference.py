@@ -27,8 +27,8 @@ from tercet.nn import linear
 from tercet.nn.batch import TokenSequence
 
 WEIGHT_STD = 0.3  # of matrices: attention is then far from uniform, and no layer saturates
-# For half precision: at 0.3 the published ModernBERT itself, run in bfloat16, misses the bound (cosine 0.9989). At 0.2 the
-# published GTE, BERT and ModernBERT keep 0.9998 (three draws each; the other families' own were not measured).
+# For half precision: at 0.3 the published ModernBERT itself, run in bfloat16, misses the bound (cosine 0.9989). At 0.2
+# the published GTE, BERT and ModernBERT keep 0.9998 (three draws each; other families' own were not measured).
 MILD_STD = 0.2
 
 
