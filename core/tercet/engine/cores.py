@@ -16,11 +16,7 @@ _WIDE_FROM = 40_000_000
 
 
 def is_wide(model: Model) -> bool:
-    """Whether the model's batches get all cores, one after the other, instead of one core each, side by side.
-
-    It depends on the model alone and never on the load, because the number of cores decides how small products are
-    rounded, and a text must get the same bytes whatever else is under way.
-    """
+    """Whether each of the model's batches gets all cores, and not only one that comes to an idle engine."""
     return model.multiplied_weights >= _WIDE_FROM
 
 

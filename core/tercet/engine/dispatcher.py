@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from tercet.engine.batch_run import Rows, run_batch
 from tercet.engine.calls import Call
 from tercet.engine.cores import compute_with
+from tercet.engine.crew import Crew
 from tercet.engine.device import Device
 from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
 from tercet.engine.queue import BatchKey, BatchQueue, Lane, Work, by_call
@@ -27,6 +29,16 @@ log = logging.getLogger(__name__)
 
 _RATE_SMOOTHING = 0.2
 _RETRY_AFTER_S = (0.1, 60.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Work for one forward pass; a wide one gets all cores, and no other runs beside it."""
+
+    key: BatchKey
+    works: list[Work]
+    turn: Turn
+    wide: bool
 
 
 class Dispatcher:
@@ -56,11 +68,14 @@ class Dispatcher:
         self._residency = residency
         self._pool = pool
         self._observers = observers if observers is not None else Observers()
-        self._wake = threading.Condition()
+        self._crew = Crew(device.workers)
+        self._lock = self._crew.lock
+        self._drained = threading.Condition(self._lock)
         self._queue = BatchQueue(device.max_batch_tokens)
-        self._turns = Turns(residency, self._wake)
+        self._turns = Turns(residency, self._crew)
         self._calls: set[Call] = set()
-        self._running: list[Turn] = []  # one for each batch under way
+        self._running: list[Batch] = []
+        self._idle_since = 0.0  # when the last batch ended with no other under way, by the monotonic clock
         self._closing = self._stopped = False
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"tercet-worker-{i}", daemon=True)
@@ -81,7 +96,7 @@ class Dispatcher:
 
     def state(self) -> EngineState:
         """Return what waits and what runs, just now."""
-        with self._wake:
+        with self._lock:
             waiting, now = self._queue.waiting(), time.monotonic()
         return EngineState(
             waiting={model: Waiting(tokens, max(0.0, now - oldest)) for model, (tokens, oldest) in waiting.items()},
@@ -112,27 +127,28 @@ class Dispatcher:
 
     def admit(self, call: Call, tokens: int) -> None:
         """Let a call in, or raise as `check_room` does."""
-        with self._wake:
+        with self._lock:
             self.check_room(tokens)
             self._calls.add(call)
         call.done.add_done_callback(lambda _: self._forget(call))
 
     def put(self, key: BatchKey, works: Sequence[Work]) -> None:
         """Queue work of an admitted call, unless it has ended meanwhile."""
-        with self._wake:
+        with self._lock:
             if self._stopped or not works or not works[0].call.alive:
                 return
             self._queue.put(key, works)
-            self._wake.notify_all()
+            if not self._is_wide:
+                self._crew.wake()
 
     def close(self, drain_s: float) -> None:
         """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
-        with self._wake:
+        with self._lock:
             self._closing = True
-            self._wake.wait_for(lambda: not self._calls, drain_s)
+            self._drained.wait_for(lambda: not self._calls, drain_s)
             self._stopped = True
             rest = list(self._calls)
-            self._wake.notify_all()
+            self._crew.wake_all()
         for call in rest:
             call.fail(EngineClosedError(f"the engine was closed and this call did not finish within {drain_s:g} s"))
         for thread in self._threads:
@@ -140,11 +156,13 @@ class Dispatcher:
                 thread.join()
 
     def _forget(self, call: Call) -> None:
-        with self._wake:
+        with self._lock:
             self._calls.discard(call)
             if call.in_flight_tokens:
                 self._queue.discard(lambda _, work: work.call is call)
-            self._wake.notify_all()
+                self._crew.wake()  # to end the turn of a model that has no work left
+            if not self._calls:
+                self._drained.notify_all()
 
     # ── the worker threads ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,37 +171,56 @@ class Dispatcher:
         while not self._stopped:
             try:
                 while (batch := self._next(worker)) is not None:
-                    self._run(*batch)
+                    self._run(batch)
             except BaseException:
                 self.restarts += 1
                 log.exception("a worker failed outside a batch and was restarted")
 
-    def _next(self, worker: int) -> tuple[BatchKey, list[Work], Turn] | None:
+    def _next(self, worker: int) -> Batch | None:
         """Return the most urgent batch whose model has its turn and that this worker may run, or None once stopped."""
-        with self._wake:
+        with self._lock:
             while not self._stopped:
                 self._fail_refused()
                 self._turns.end(self._queue.models())
-                keys = self._queue.keys()
-                turns = [self._turns.get(key.model) for key in keys]
-                ready = next(((key, turn) for key, turn in zip(keys, turns, strict=True) if turn is not None), None)
-                if ready is None or not self._has_room(worker, ready[1]):
-                    self._wake.wait()
-                    continue
-                key, turn = ready
-                works = [work for work in self._queue.take(key) if work.call.alive]
-                if works:
-                    turn.running += 1
-                    self._running.append(turn)
-                    return key, works, turn
+                batch = self._take(worker)
+                if batch is None:
+                    self._crew.sleep(worker)
+                elif batch.works:
+                    batch.turn.running += 1
+                    self._running.append(batch)
+                    if self._queue.tokens and not self._is_wide:
+                        self._crew.wake()
+                    return batch
             self._turns.end(frozenset())
             return None
 
+    def _take(self, worker: int) -> Batch | None:
+        """Take a batch off the queue, or nothing if this worker may run none now; its calls may all have ended."""
+        keys = self._queue.keys()
+        turns = [self._turns.get(key.model) for key in keys]
+        key, turn = next(((k, t) for k, t in zip(keys, turns, strict=True) if t is not None), (None, None))
+        if key is None or turn is None or not self._has_room(worker, turn):
+            return None
+        works = [work for work in self._queue.take(key) if work.call.alive]
+        return Batch(key, works, turn, wide=turn.wide or self._is_alone(works))
+
     def _has_room(self, worker: int, turn: Turn) -> bool:
         """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
-        if turn.wide:
-            return worker == 0 and not self._running
-        return not any(running.wide for running in self._running)
+        if self._is_wide:
+            return False
+        if worker == 0:
+            return not (turn.wide and self._running)
+        return not turn.wide and bool(self._running)
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether all cores are taken; the worker that has them looks for more work when it is done."""
+        return any(batch.wide for batch in self._running)
+
+    def _is_alone(self, works: Sequence[Work]) -> bool:
+        """Whether the works found the engine idle and left nothing waiting, so that all cores can be theirs."""
+        idle = not self._running and not self._queue.tokens
+        return idle and all(work.enqueued_at >= self._idle_since for work in works)
 
     def _fail_refused(self) -> None:
         for model, error in self._turns.refusals().items():
@@ -191,10 +228,11 @@ class Dispatcher:
             for call, _ in by_call(failed):
                 call.fail(reraisable(error))
 
-    def _run(self, key: BatchKey, works: list[Work], turn: Turn) -> None:
+    def _run(self, batch: Batch) -> None:
+        key, works, turn = batch.key, batch.works, batch.turn
         start = began = time.monotonic()
         if self._device.workers > 1:
-            compute_with(self._device.workers if turn.wide else 1)
+            compute_with(self._device.workers if batch.wide else 1)
         turn.lease.touch()
         model, evict_idle = turn.lease.model, self._residency.evict_idle
         short = partial(self._tell_out_of_memory, key.model)
@@ -213,11 +251,14 @@ class Dispatcher:
             raise
         finally:
             tokens, seconds = sum(work.tokens for work in works), time.monotonic() - start
-            with self._wake:
+            with self._lock:
                 self._measure(tokens * len(self._running), seconds)  # as if those beside it had done as much
                 turn.running -= 1
-                self._running.remove(turn)
-                self._wake.notify_all()
+                self._running.remove(batch)
+                if not self._running:
+                    self._idle_since = time.monotonic()
+                if self._queue.tokens:
+                    self._crew.wake()  # what waits may be for another worker than this one
             if self._observers:
                 lane = key.lane.name.lower()
                 self._observers(BatchEvent(key.model, key.outputs, lane, len(works), tokens, seconds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Set
 from concurrent.futures import Future
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tercet.engine.cores import is_wide
+from tercet.engine.crew import Crew
 from tercet.engine.lease import Lease
 from tercet.engine.residency import Residency
 
@@ -20,7 +20,7 @@ _SHORTEST_TURN_S, _LONGEST_TURN_S, _LOADS_PER_TURN = 0.1, 5.0, 4.0
 
 @dataclass(eq=False)
 class Turn:
-    """A model's lease, how many batches are running on it, and whether each of them gets all cores."""
+    """A model's lease, how many batches are running on it, and whether every one of them gets all cores."""
 
     lease: Lease
     running: int = 0
@@ -39,16 +39,16 @@ class Turn:
 
 
 class Turns:
-    """The turns of all models that have work; every method is called with `wake` held.
+    """The turns of all models that have work; every method is called with the crew's lock held.
 
     Args:
         residency: grants the leases.
-        wake: the dispatcher's condition, notified when a lease is granted or refused.
+        crew: woken when a lease is granted or refused.
     """
 
-    def __init__(self, residency: Residency, wake: threading.Condition) -> None:
+    def __init__(self, residency: Residency, crew: Crew) -> None:
         self._residency = residency
-        self._wake = wake
+        self._crew = crew
         self._held: dict[str, Turn] = {}
         self._asked: dict[str, Future[Lease]] = {}
         self._refused: dict[str, BaseException] = {}
@@ -76,7 +76,7 @@ class Turns:
             self._asked[model].cancel()
 
     def _answer(self, model: str, answer: Future[Lease]) -> None:
-        with self._wake:
+        with self._crew.lock:
             self._asked.pop(model, None)
             if not answer.cancelled():
                 error = answer.exception()
@@ -84,4 +84,4 @@ class Turns:
                     self._held[model] = Turn(answer.result())
                 else:
                     self._refused[model] = error
-            self._wake.notify_all()
+            self._crew.wake()
