@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from tercet.errors import UnsupportedModelError
-from tercet.nn.activations import ACTIVATIONS, activation_name
+from tercet.nn.activations import ACTIVATIONS, IN_PLACE, activation_name
 
 
 def apply(name: str, x: Tensor) -> Tensor:
@@ -50,3 +50,12 @@ def test_the_two_forms_of_gelu_differ() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UnsupportedModelError, match=r"'maxout' is not known; known are .*gelu.*tanh"):
         activation_name("maxout")
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS), ids=str)
+def test_in_place_is_the_same_and_needs_no_second_buffer(name):
+    x = torch.randn(7, 33, generator=torch.Generator().manual_seed(3))
+    given = x.clone()
+    out = IN_PLACE[name](given)
+    assert torch.equal(out, ACTIVATIONS[name](x)) and out.data_ptr() == given.data_ptr()
+    assert ACTIVATIONS.keys() == IN_PLACE.keys()
