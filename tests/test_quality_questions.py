@@ -73,6 +73,7 @@ def test_no_question_is_asked_twice() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_answer_is_in_the_corpus_and_graded() -> None:
     answers = [(name, grade) for question in QUESTIONS for name, grade in question.answers.items()]
     assert [name for name, _ in answers if name not in texts()] == []

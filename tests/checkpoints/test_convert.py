@@ -102,6 +102,7 @@ def test_refusals(old: Path, tmp_path: Path) -> None:
         convert(tmp_path / "new", tmp_path / "newer")
 
 
+@pytest.mark.slow
 def test_the_command(old: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tercet.checkpoints.convert", str(old)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

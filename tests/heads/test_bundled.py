@@ -83,6 +83,7 @@ def bundled() -> tuple[Checkpoint, Path]:
     ).directory
 
 
+@pytest.mark.slow
 def test_ids_and_vectors_equal_the_reference(bundled: tuple[Checkpoint, Path]) -> None:
     checkpoint, directory = bundled
     reference = SentenceTransformer(str(directory), device="cpu")

@@ -61,6 +61,7 @@ def test_every_pooling(pooling: Any, tmp_path: Path) -> None:
     assert_parity(save_pipeline(tmp_path, pooling, "normalised"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_module_after_pooling(pipeline: str, tmp_path: Path) -> None:
     directory = save_pipeline(tmp_path, "mean", pipeline)
@@ -69,6 +70,7 @@ def test_every_module_after_pooling(pipeline: str, tmp_path: Path) -> None:
     assert spec.dims["dense"] == len(encode(directory, ["hello"], "dense")["dense"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max", "weightedmean", "lasttoken"])
 @pytest.mark.parametrize("is_query", [True, False])
 def test_prompts_stand_before_the_text_and_may_be_left_out_of_pooling(

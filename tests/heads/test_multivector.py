@@ -62,12 +62,14 @@ EXPANSIONS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expansion", EXPANSIONS)
 def test_lengths_and_expansion(expansion: str, tmp_path: Path) -> None:
     directory = save_late(tmp_path, prompts={"query": "[Q] ", "document": "[D] "}, **EXPANSIONS[expansion])
     assert_parity(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [None, ["query", "document"], "query"])
 def test_skipped_words(tasks: Any, tmp_path: Path) -> None:
     mask = MultiVectorMask([*string.punctuation, "the", "not one token"], skiplist_tasks=tasks)
@@ -75,6 +77,7 @@ def test_skipped_words(tasks: Any, tmp_path: Path) -> None:
     assert_parity(save_late(tmp_path, mask=mask, **knobs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["markers are tokens", "markers are text"])
 @pytest.mark.parametrize("attend", [True, False])
 def test_the_layout_of_pylate(known: bool, attend: bool, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def assert_parity(directory: Path, query: str = QUERY, documents: Sequence[str] 
     assert np.abs(ours - theirs).max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [1, 3])
 @pytest.mark.parametrize("architecture", CLASSIFIERS)
 def test_a_bare_classifier(architecture: str, labels: int, tmp_path: Path) -> None:
@@ -127,6 +128,7 @@ def save_reranker(directory: Path, **tokens: Any) -> Reference:
     return save_checkpoint(directory, "Qwen3ForCausalLM", tokens=tokens, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instruction", [None, "judge the fox"])
 def test_a_bare_reranker_follows_the_published_recipe(instruction: str | None, tmp_path: Path) -> None:
     reference = save_reranker(tmp_path)
@@ -146,6 +148,7 @@ def test_a_bare_reranker_follows_the_published_recipe(instruction: str | None, t
     assert np.abs(ours - expected).max() <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False], ids=["shared word table", "own output table"])
 @pytest.mark.parametrize("answers", [("yes", "no"), ("yes",)], ids=["yes and no", "yes alone"])
 def test_a_logit_score_with_a_chat_template(answers: tuple[str, ...], shared: bool, tmp_path: Path) -> None:
@@ -165,6 +168,7 @@ def test_a_logit_score_with_a_chat_template(answers: tuple[str, ...], shared: bo
     assert_parity(tmp_path / "model", documents=["fox " * 900, "hello"])
 
 
+@pytest.mark.slow
 def test_a_classifier_with_a_chat_template(tmp_path: Path) -> None:
     settings = {"tokenizer": chat_tokenizer(), "kind": "qwen", "max_position_embeddings": 600}
     save_checkpoint(

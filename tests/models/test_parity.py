@@ -65,8 +65,8 @@ def _settings(architecture: str, family: type[Backbone]) -> list[Mapping[str, An
     return variants
 
 
-CASES = [
-    pytest.param((architecture, family, settings), id=f"{architecture}-{i}")
+CASES = [  # the first of each architecture in every run
+    pytest.param((architecture, family, settings), id=f"{architecture}-{i}", marks=[pytest.mark.slow] if i else [])
     for architecture, family in sorted(families().items())
     for i, settings in enumerate(_settings(architecture, family))
 ]

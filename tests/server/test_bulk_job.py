@@ -105,6 +105,7 @@ def test_a_job_that_was_cut_short_goes_on_where_it_was(kind: str, tmp_path: Path
     assert READ[kind](output) == expected()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", READ)
 def test_kills_at_any_moment_lose_and_repeat_nothing(kind: str, tmp_path: Path) -> None:
     """SIGKILL again and again, at moments drawn anew, until a run gets through."""

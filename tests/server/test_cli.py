@@ -70,6 +70,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(module: str)
     assert done.stderr == f"tercet: {module} is not installed: pip install 'tercet[demo]'\n"
 
 
+@pytest.mark.slow
 def test_servers_and_files_need_another_extra_than_the_demo() -> None:
     assert without("msgspec", "serve").stderr == "tercet: msgspec is not installed: pip install 'tercet[server]'\n"
     assert "pip install 'tercet[server]'" in without("orjson", "encode", "bm25").stderr
@@ -94,6 +95,7 @@ def completed(words: str) -> list[str]:
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_bash_completes_commands_options_values_and_models() -> None:
     assert completed("tercet en") == ["encode"]
     assert "--output-type" in completed("tercet encode --out")
@@ -110,6 +112,7 @@ def test_bash_takes_the_completion_script() -> None:
     assert done.stdout.startswith("complete ") and done.stdout.endswith(" tercet\n")
 
 
+@pytest.mark.slow
 def test_interrupting_the_demo_is_130_without_a_traceback() -> None:
     demo = subprocess.Popen(
         [sys.executable, "-c", CALL, "demo"],

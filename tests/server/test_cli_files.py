@@ -168,6 +168,7 @@ def command(*arguments: object) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 def test_a_pipe_that_nobody_reads_on_ends_quietly(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(TEXTS * 400))
@@ -181,6 +182,7 @@ def test_a_pipe_that_nobody_reads_on_ends_quietly(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_lines_from_a_pipe_come_out_on_a_pipe() -> None:
     run = command("encode", "bm25", "-t", "sparse", "--format", "arrow")
     out, err = run.communicate("\n".join(TEXTS).encode())
@@ -188,6 +190,7 @@ def test_lines_from_a_pipe_come_out_on_a_pipe() -> None:
     assert pa.ipc.open_stream(out).read_all().num_rows == 50
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_130_and_goes_on(tmp_path: Path) -> None:
     """Rows arrive on standard input, so that the run cannot end before it is interrupted."""
     output = tmp_path / "out.jsonl"

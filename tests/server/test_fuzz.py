@@ -434,6 +434,7 @@ def errors_alive() -> int:
     return sum(issubclass(type(one), TercetError) for one in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_memory_comes_back(flags):
     """Bodies of tens of megabytes of every kind, from several callers; the process keeps none of them."""
     with live_server({**flags, "device": "cpu", "precision": "float32"}) as server:

@@ -12,7 +12,7 @@ from support.servers import live_server
 from support.tiny_models import mean_vectors, save_bert
 from tercet import Engine
 
-MODELS, FITTING, CONNECTIONS = 4, 2, 200
+MODELS, FITTING, CONNECTIONS, SECONDS = 4, 2, 200, 60
 TEXTS = ["hello world", "the lazy dog", "numbers 1999 and words", "café", "", "a " * 40, "brown fox jumps over"]
 
 
@@ -74,15 +74,15 @@ async def load(url, models, seconds):
     return tally
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
-def test_two_hundred_connections_over_four_models_of_which_two_fit(models, budget, seconds):
+@pytest.mark.slow
+def test_two_hundred_connections_over_four_models_of_which_two_fit(models, budget):
     with live_server(flags(models, budget)) as server:
-        tally = asyncio.run(load(server.url, models, seconds))
+        tally = asyncio.run(load(server.url, models, SECONDS))
         assert httpx.get(f"{server.url}/readyz").status_code == 200
     assert not tally.faults
     assert len(tally.latencies) > CONNECTIONS
     p50, p99 = np.percentile(tally.latencies, [50, 99]) * 1e3
-    print(f"{len(tally.latencies)} answers in {seconds} s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, refused {tally.refused}")
+    print(f"{len(tally.latencies)} answers in {SECONDS} s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, refused {tally.refused}")
 
 
 @pytest.mark.slow

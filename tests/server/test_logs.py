@@ -113,6 +113,7 @@ def test_configure_leaves_one_handler(monkeypatch):
         assert [type(handler.formatter) for handler in root.handlers] == [formatter] and root.level == logging.WARNING
 
 
+@pytest.mark.slow
 def test_a_server_logs_nothing_but_json(tiny):
     flags = {"models": (tiny,), "aliases": (f"tiny={tiny}",), "log_format": "json", "log_level": "debug"}
     with live_server(flags) as server:

@@ -18,6 +18,8 @@ from tercet_server.app import create_app
 from tercet_server.run import listening, server_config
 from tercet_server.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 PATH = "/v1/encode/tiny"
 
 

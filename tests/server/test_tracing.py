@@ -80,6 +80,7 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_a_server_sends_its_traces_to_a_collector(tiny):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
         collector.received = []

@@ -8,16 +8,47 @@ from typing import Any
 import torch
 from threadpoolctl import ThreadpoolController
 
+from tercet.nn.linear import Linear
 from tercet.nn.model import Model
 
 # Weights that a token is multiplied with, from which on a batch is given all cores: a line drawn between MiniLM's
 # 10 million and BERT-base's 85, and not measured.
 _WIDE_FROM = 40_000_000
+# Below so many, a batch is over before a second core could be of use.
+_SHARED_FROM = 1_000_000
+# (rows, in, out) of products whose rounding is compared: short queries to a small model, where long sums may be split.
+_PROBED = ((8, 384, 1152), (12, 384, 384), (12, 1536, 384), (44, 1536, 384))
 
 
 def is_wide(model: Model) -> bool:
     """Whether each of the model's batches gets all cores, and not only one that comes to an idle engine."""
     return model.multiplied_weights >= _WIDE_FROM
+
+
+def may_share(model: Model, cores: int) -> bool:
+    """Whether a batch of a small model that is alone may get all cores: if it gains, and the bytes stay the same.
+
+    A text must get the same bytes whatever else is under way. Call it on the one thread that may have all cores.
+    """
+    return model.multiplied_weights >= _SHARED_FROM and rounds_alike(cores)
+
+
+@cache
+def rounds_alike(cores: int) -> bool:
+    """Whether this processor's products in float32 come out the same to the last bit on one core and on so many."""
+    draw = torch.Generator().manual_seed(0)
+    for rows, width, out in _PROBED:
+        product = Linear(width, out, bias=False)
+        torch.nn.init.normal_(product.weight, generator=draw)  # type: ignore[arg-type]
+        product.prepare()
+        x = torch.randn(rows, width, generator=draw)
+        made = []
+        for count in (1, cores):
+            compute_with(count)
+            made.append(product(x))
+        if not torch.equal(*made):
+            return False
+    return True
 
 
 def compute_with(cores: int) -> None:

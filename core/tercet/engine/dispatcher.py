@@ -15,7 +15,7 @@ import numpy as np
 
 from tercet.engine.batch_run import Rows, run_batch
 from tercet.engine.calls import Call
-from tercet.engine.cores import compute_with
+from tercet.engine.cores import compute_with, may_share
 from tercet.engine.crew import Crew
 from tercet.engine.device import Device
 from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
@@ -202,7 +202,7 @@ class Dispatcher:
         if key is None or turn is None or not self._has_room(worker, turn):
             return None
         works = [work for work in self._queue.take(key) if work.call.alive]
-        return Batch(key, works, turn, wide=turn.wide or self._is_alone(works))
+        return Batch(key, works, turn, wide=turn.wide or (self._is_alone(works) and self._may_share(turn)))
 
     def _has_room(self, worker: int, turn: Turn) -> bool:
         """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
@@ -216,6 +216,10 @@ class Dispatcher:
     def _is_wide(self) -> bool:
         """Whether all cores are taken; the worker that has them looks for more work when it is done."""
         return any(batch.wide for batch in self._running)
+
+    def _may_share(self, turn: Turn) -> bool:
+        workers = self._device.workers
+        return workers > 1 and may_share(turn.lease.model, workers)
 
     def _is_alone(self, works: Sequence[Work]) -> bool:
         """Whether the works found the engine idle and left nothing waiting, so that all cores can be theirs."""

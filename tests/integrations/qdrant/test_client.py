@@ -85,6 +85,15 @@ def test_every_way_of_writing(client, engine, m3):
     np.testing.assert_allclose(dense(client, 20), expected(engine, m3, "tabs"), atol=1e-6)
 
 
+def near(score):
+    """Local mode's own sums of the same vectors differ in their last digits from call to call."""
+    return pytest.approx(score, rel=1e-6)
+
+
+def found(response, scored=float):
+    return [(point.id, scored(point.score), point.payload) for point in response.points]
+
+
 def test_queries_and_prefetches_however_deep(client, engine, m3):
     client.upsert("docs", points(m3))
     legs = [models.Prefetch(query=document("lazy dog", m3, o), using=o, limit=3) for o in ("dense", "sparse")]
@@ -107,10 +116,11 @@ def test_queries_and_prefetches_however_deep(client, engine, m3):
         using="multivector",
     )
     asked = {"prefetch": fused, "query": document("lazy dog", m3, "multivector"), "using": "multivector"}
-    assert client.query_points("docs", **asked) == wanted and wanted.points[0].id == 1
-    assert client.query_points("docs", **{**asked, "prefetch": [fused]}) == wanted
+    assert found(client.query_points("docs", **asked)) == found(wanted, near) and wanted.points[0].id == 1
+    assert found(client.query_points("docs", **{**asked, "prefetch": [fused]})) == found(wanted, near)
     request = models.QueryRequest(**asked, with_payload=True, limit=10)
-    assert client.query_batch_points("docs", [request, request]) == [wanted, wanted]
+    for answer in client.query_batch_points("docs", [request, request]):
+        assert found(answer) == found(wanted, near)
     grouped = client.query_points_groups("docs", group_by="t", query=document("lazy dog", m3), using="dense")
     assert grouped.groups[0].id == "lazy dog"
     liked = models.RecommendQuery(recommend=models.RecommendInput(positive=[0, document("lazy dog", m3)]))

@@ -69,6 +69,7 @@ def test_text_holds_the_name_in_words_and_as_written(passages: dict[str, Passage
     assert passages["zoo"].summary == "Animals and their cages."
 
 
+@pytest.mark.slow
 def test_the_standard_library_has_thousands_of_passages_without_importing_it() -> None:
     passages = {passage.path: passage for passage in read_passages(standard_library())}
     assert len(passages) > 3000

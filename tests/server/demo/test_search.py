@@ -8,6 +8,8 @@ from tercet import Engine
 from tercet_server.demo.passages import read_passages, standard_library
 from tercet_server.demo.search import Ranking, Search
 
+pytestmark = pytest.mark.slow
+
 MODULES = {"csv", "threading", "json", "tempfile", "difflib"}
 
 

@@ -9,6 +9,8 @@ from tercet_server.demo.passages import read_passages, standard_library
 from tercet_server.demo.search import Search, StoreSearch
 from tercet_server.demo.stores import STORES, filled
 
+pytestmark = pytest.mark.slow
+
 MODULES = {"csv", "threading", "json", "tempfile", "difflib"}
 QUESTIONS = ["read a csv file into dictionaries", "compare two texts", "call a function after some seconds", "¿dónde?"]
 

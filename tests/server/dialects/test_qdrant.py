@@ -57,7 +57,7 @@ def relay(address):
 def store(relay):
     """The real client of a Qdrant with one collection."""
     with loopback(relay.app) as url:
-        client = QdrantClient(url=url, cloud_inference=True, timeout=60)
+        client = QdrantClient(url=url, cloud_inference=True, timeout=60, check_compatibility=False)
         client.create_collection(
             "docs",
             vectors_config={
@@ -199,7 +199,7 @@ def test_overload_is_passed_on(directories):
         small.load(directories["m3"])
         app = create_app(small, Settings(aliases=directories))
         with loopback(app) as url, loopback(QdrantRelay(f"{url}/qdrant/infer").app) as relay_url:
-            client = QdrantClient(url=relay_url, cloud_inference=True, timeout=60)
+            client = QdrantClient(url=relay_url, cloud_inference=True, timeout=60, check_compatibility=False)
             client.create_collection("docs", models.VectorParams(size=32, distance=models.Distance.COSINE))
             many = [models.PointStruct(id=i, vector=document(f"text {i} " * 50, "m3")) for i in range(64)]
             with pytest.raises(ResourceExhaustedResponse) as caught:

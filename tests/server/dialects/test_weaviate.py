@@ -271,7 +271,9 @@ async def test_ready_is_said_when_the_models_answer(directories):
                 while (await client.get("/m/embedder/.well-known/ready")).status_code != 204:
                     await anyio.sleep(0.01)
             assert engine.models()[0].loads == 1
-            assert engine.unload(directories["embedder"])
+            with anyio.fail_after(60):  # a moment may pass between the answer and the end of its lease
+                while not engine.unload(directories["embedder"]):
+                    await anyio.sleep(0.01)
             assert (await client.get("/m/embedder/.well-known/ready")).status_code == 204
             app.state.service.readiness.drain()
             assert (await client.get("/m/embedder/.well-known/ready")).status_code == 503
