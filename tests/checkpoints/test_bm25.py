@@ -83,6 +83,7 @@ def test_vectors_are_ascending_positive_and_a_function_of_the_text(text: str) ->
     assert set(weights(text, QUERY)) == set(weights(text))
 
 
+@pytest.mark.slow
 def test_threads_agree() -> None:
     items = [Item(f"word{i}s reading{i % 7} files") for i in range(2000)]
     fresh = Bm25Checkpoint()

@@ -119,6 +119,7 @@ def test_rows_that_the_table_lacks_are_refused(tmp_path: Path) -> None:
     assert torch.equal(source.rows_of("answers.weight", torch.eye(10)), torch.eye(10)[[3, 9]])
 
 
+@pytest.mark.slow
 def test_opening_and_loading_need_no_transformers() -> None:
     program = (
         "import sys, torch; from tercet.checkpoints.open import open_checkpoint as o; c = o('all-MiniLM-L6-v2'); "
@@ -148,6 +149,7 @@ def test_a_senseless_configuration_is_named(tmp_path: Path, key: str, value: obj
         open_checkpoint(str(tmp_path)).size_bytes(torch.float32)
 
 
+@pytest.mark.slow
 def test_nothing_is_drawn_at_random_and_the_compiler_stays_out(tmp_path: Path) -> None:
     save_checkpoint(tmp_path)
     code = (

@@ -163,6 +163,7 @@ def test_what_nobody_can_build_is_refused_with_the_known_families(changes: dict[
         _opened(reference)
 
 
+@pytest.mark.slow
 def test_families_do_without_transformers() -> None:
     program = (
         "import sys; from tercet.checkpoints import load; load.families(); assert 'transformers' not in sys.modules"

@@ -24,6 +24,7 @@ def plain(item):
     return Item(text=item) if isinstance(item, str) else item
 
 
+@pytest.mark.slow
 @given(st.lists(ITEMS, min_size=65, max_size=70))
 def test_many_items_go_as_arrow_and_come_back(items):
     kind, body = request_body(items, {"params": {"is_query": True, "prompt": "é"}})

@@ -111,6 +111,7 @@ def rerank_body(query, documents):
     return go_json({"query": query, "documents": documents, "property": ""})
 
 
+@pytest.mark.slow
 def test_the_bytes_are_gos(server):
     with connected(server) as go:
         assert go.request("POST", "/vectors", vectors_body("a <b>")) == (
