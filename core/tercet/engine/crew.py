@@ -8,8 +8,8 @@ import threading
 class Crew:
     """Workers by number; the lowest that sleeps is woken first. Every method is called with `lock` held.
 
-    A thread that wakes for nothing takes the interpreter's lock from the one that computes: on a virtual machine,
-    where a wake is slow, waking everybody at each step made a lone query a fifth slower.
+    A thread that wakes for nothing takes the interpreter's lock from the one that computes, and on a virtual machine a
+    wake is slow (docs/adr/0007-cores-and-row-counts.md).
     """
 
     def __init__(self, workers: int) -> None:
