@@ -14,7 +14,7 @@ from tercet.nn.model import Model
 # Weights that a token is multiplied with, from which on a batch is given all cores: a line drawn between MiniLM's
 # 10 million and BERT-base's 85, and not measured.
 _WIDE_FROM = 40_000_000
-# Below so many, a batch is over before a second core could be of use.
+# Below so many, a batch is taken to be over before a second core could be of use: chosen, not measured.
 _SHARED_FROM = 1_000_000
 # (rows, in, out) of products whose rounding is compared: short queries to a small model, where long sums may be split.
 _PROBED = ((8, 384, 1152), (12, 384, 384), (12, 1536, 384), (44, 1536, 384))
