@@ -196,9 +196,8 @@ class Dispatcher:
 
     def _take(self, worker: int) -> Batch | None:
         """Take a batch off the queue, or nothing if this worker may run none now; its calls may all have ended."""
-        keys = self._queue.keys()
-        turns = [self._turns.get(key.model) for key in keys]
-        key, turn = next(((k, t) for k, t in zip(keys, turns, strict=True) if t is not None), (None, None))
+        turns = [(key, self._turns.get(key.model)) for key in self._queue.keys()]  # noqa: SIM118 - not a mapping
+        key, turn = next(((key, turn) for key, turn in turns if turn is not None), (None, None))
         if key is None or turn is None or not self._has_room(worker, turn):
             return None
         works = [work for work in self._queue.take(key) if work.call.alive]
@@ -219,7 +218,8 @@ class Dispatcher:
 
     def _may_share(self, turn: Turn) -> bool:
         workers = self._device.workers
-        return workers > 1 and may_share(turn.lease.model, workers)
+        # What `may_share` finds out holds for float32.
+        return workers > 1 and self._device.precision == "float32" and may_share(turn.lease.model, workers)
 
     def _is_alone(self, works: Sequence[Work]) -> bool:
         """Whether the works found the engine idle and left nothing waiting, so that all cores can be theirs."""
