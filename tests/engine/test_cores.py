@@ -10,10 +10,13 @@ import torch
 from support.rig import Rig, Sums
 from tercet.engine import cores as cores_module
 from tercet.engine import dispatcher as module
-from tercet.engine.cores import compute_with, may_share, rounds_alike
+from tercet.engine import schedule as schedule_module
+from tercet.engine.cores import may_share, rounds_alike
 from tercet.engine.crew import Crew
 from tercet.engine.engine import Engine
 from tercet.engine.queue import Lane
+from tercet.errors import TercetError
+from tercet.nn.team import compute_with
 
 WORKERS = 3
 
@@ -80,6 +83,28 @@ def test_rounding_is_compared_by_trying(monkeypatch):
     assert may_share(Watched(), 2) and not may_share(Watched(multiplied_weights=10), 2)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()])
+def test_a_trial_that_fails_is_a_no_and_no_call_waits_for_it(rig, monkeypatch, error):
+    def fail(self, x):
+        raise error
+
+    monkeypatch.setattr(cores_module.Linear, "forward", fail)
+    monkeypatch.setattr(cores_module, "rounds_alike", rounds_alike.__wrapped__)
+    rig.model("m", model := Watched())
+    rig.call("m", [1]).done.result(5)
+    assert model.cores == [1]
+
+
+def test_a_worker_that_cannot_be_given_its_cores_fails_the_call_and_goes_on(rig, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "compute_with", lambda cores: 1 / 0)
+        rig.model("m", model := Watched())
+        with pytest.raises(TercetError, match="the batch was lost: ZeroDivisionError"):
+            rig.call("m", [1]).done.result(5)
+    rig.call("m", [2]).done.result(5)
+    assert model.batches == [[2]] and rig.dispatcher.restarts == 1
+
+
 def test_many_batches_get_a_core_each_side_by_side(rig):
     rig.model("m", model := Watched(seconds=0.02))
     call = rig.call("m", list(range(12)), lane=Lane.BULK)
@@ -130,7 +155,7 @@ def test_a_lone_text_has_the_same_bytes_on_all_cores_as_on_one():
 
 def _on_one_core(encode):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "may_share", lambda model, cores: False)
+        patch.setattr(schedule_module, "may_share", lambda model, cores: False)
         return encode()
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
-from threadpoolctl import ThreadpoolController
 
 from tercet.nn.linear import Linear
 from tercet.nn.model import Model
+from tercet.nn.team import compute_with
 
 # Weights that a token is multiplied with, from which on a batch is given all cores: a line drawn between MiniLM's
 # 10 million and BERT-base's 85, and not measured.
@@ -35,35 +34,24 @@ def may_share(model: Model, cores: int) -> bool:
 
 @cache
 def rounds_alike(cores: int) -> bool:
-    """Whether this processor's products in float32 come out the same to the last bit on one core and on so many."""
-    draw = torch.Generator().manual_seed(0)
-    for rows, width, out in _PROBED:
-        product = Linear(width, out, bias=False)
-        torch.nn.init.normal_(product.weight, generator=draw)  # type: ignore[arg-type]
-        product.prepare()
-        x = torch.randn(rows, width, generator=draw)
-        made = []
-        for count in (1, cores):
-            compute_with(count)
-            made.append(product(x))
-        if not torch.equal(*made):
-            return False
-    return True
+    """Whether this processor's products in float32 come out the same to the last bit on one core and on so many.
 
-
-def compute_with(cores: int) -> None:
-    """Let the calling thread compute with so many cores from now on, and change nothing for any other thread.
-
-    OpenMP keeps a team of helpers for every thread that computes in parallel. Once all teams together outnumber the
-    cores, helpers sleep between operations instead of spinning: measured on two cores, a short query then takes 5.5 ms
-    instead of 3. So of all the engine's threads only one may ever ask for more than one core.
+    What cannot be tried, for lack of memory, is not relied on.
     """
-    torch.get_num_threads()  # makes torch settle this thread's own number now, and not over the next line's
-    for library in _openmp():
-        library.set_num_threads(cores)
+    draw = torch.Generator().manual_seed(0)
+    try:
+        return all(_rounds_alike(*shape, cores, draw) for shape in _PROBED)
+    except (RuntimeError, MemoryError):
+        return False
 
 
-@cache
-def _openmp() -> list[Any]:
-    libraries: list[Any] = ThreadpoolController().select(user_api="openmp").lib_controllers
-    return libraries
+def _rounds_alike(rows: int, width: int, out: int, cores: int, draw: torch.Generator) -> bool:
+    product = Linear(width, out, bias=False)
+    torch.nn.init.normal_(product.weight, generator=draw)  # type: ignore[arg-type]
+    product.prepare()
+    x = torch.randn(rows, width, generator=draw)
+    made = []
+    for count in (1, cores):
+        compute_with(count)
+        made.append(product(x))
+    return torch.equal(*made)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,30 +14,21 @@ import numpy as np
 
 from tercet.engine.batch_run import Rows, run_batch
 from tercet.engine.calls import Call
-from tercet.engine.cores import compute_with, may_share
 from tercet.engine.crew import Crew
 from tercet.engine.device import Device
 from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
 from tercet.engine.queue import BatchKey, BatchQueue, Lane, Work, by_call
 from tercet.engine.residency import Residency
+from tercet.engine.schedule import Batch, Schedule
 from tercet.engine.state import EngineState, Waiting
-from tercet.engine.turns import Turn, Turns
+from tercet.engine.turns import Turns
 from tercet.errors import EngineClosedError, OverloadedError, TercetError, reraisable
+from tercet.nn.team import compute_with
 
 log = logging.getLogger(__name__)
 
 _RATE_SMOOTHING = 0.2
 _RETRY_AFTER_S = (0.1, 60.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Work for one forward pass; a wide one gets all cores, and no other runs beside it."""
-
-    key: BatchKey
-    works: list[Work]
-    turn: Turn
-    wide: bool
 
 
 class Dispatcher:
@@ -73,9 +63,8 @@ class Dispatcher:
         self._drained = threading.Condition(self._lock)
         self._queue = BatchQueue(device.max_batch_tokens)
         self._turns = Turns(residency, self._crew)
+        self._schedule = Schedule(device, self._queue, self._turns)
         self._calls: set[Call] = set()
-        self._running: list[Batch] = []
-        self._idle_since = 0.0  # when the last batch ended with no other under way, by the monotonic clock
         self._closing = self._stopped = False
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"tercet-worker-{i}", daemon=True)
@@ -138,7 +127,7 @@ class Dispatcher:
             if self._stopped or not works or not works[0].call.alive:
                 return
             self._queue.put(key, works)
-            if not self._is_wide:
+            if not self._schedule.is_full:
                 self._crew.wake()
 
     def close(self, drain_s: float) -> None:
@@ -182,49 +171,15 @@ class Dispatcher:
             while not self._stopped:
                 self._fail_refused()
                 self._turns.end(self._queue.models())
-                batch = self._take(worker)
+                batch = self._schedule.start(worker)
                 if batch is None:
                     self._crew.sleep(worker)
                 elif batch.works:
-                    batch.turn.running += 1
-                    self._running.append(batch)
-                    if self._queue.tokens and not self._is_wide:
+                    if self._queue.tokens and not self._schedule.is_full:
                         self._crew.wake()
                     return batch
             self._turns.end(frozenset())
             return None
-
-    def _take(self, worker: int) -> Batch | None:
-        """Take a batch off the queue, or nothing if this worker may run none now; its calls may all have ended."""
-        turns = [(key, self._turns.get(key.model)) for key in self._queue.keys()]  # noqa: SIM118 - not a mapping
-        key, turn = next(((key, turn) for key, turn in turns if turn is not None), (None, None))
-        if key is None or turn is None or not self._has_room(worker, turn):
-            return None
-        works = [work for work in self._queue.take(key) if work.call.alive]
-        return Batch(key, works, turn, wide=turn.wide or (self._is_alone(works) and self._may_share(turn)))
-
-    def _has_room(self, worker: int, turn: Turn) -> bool:
-        """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
-        if self._is_wide:
-            return False
-        if worker == 0:
-            return not (turn.wide and self._running)
-        return not turn.wide and bool(self._running)
-
-    @property
-    def _is_wide(self) -> bool:
-        """Whether all cores are taken; the worker that has them looks for more work when it is done."""
-        return any(batch.wide for batch in self._running)
-
-    def _may_share(self, turn: Turn) -> bool:
-        workers = self._device.workers
-        # What `may_share` finds out holds for float32.
-        return workers > 1 and self._device.precision == "float32" and may_share(turn.lease.model, workers)
-
-    def _is_alone(self, works: Sequence[Work]) -> bool:
-        """Whether the works found the engine idle and left nothing waiting, so that all cores can be theirs."""
-        idle = not self._running and not self._queue.tokens
-        return idle and all(work.enqueued_at >= self._idle_since for work in works)
 
     def _fail_refused(self) -> None:
         for model, error in self._turns.refusals().items():
@@ -233,39 +188,42 @@ class Dispatcher:
                 call.fail(reraisable(error))
 
     def _run(self, batch: Batch) -> None:
-        key, works, turn = batch.key, batch.works, batch.turn
-        start = began = time.monotonic()
-        if self._device.workers > 1:
-            compute_with(self._device.workers if batch.wide else 1)
-        turn.lease.touch()
-        model, evict_idle = turn.lease.model, self._residency.evict_idle
-        short = partial(self._tell_out_of_memory, key.model)
+        start = time.monotonic()
         try:
-            for part, rows in run_batch(model, works, key.outputs, self._device, evict_idle, short):
-                for call, _ in by_call(part):
-                    call.ran(began)
-                began = time.monotonic()
-                if key.lane is Lane.BULK:
-                    self._pool.submit(_hand_back, part, rows)
-                else:
-                    _hand_back(part, rows)
+            self._forward(batch)
         except BaseException as error:
-            for call, _ in by_call(works):
+            for call, _ in by_call(batch.works):
                 call.fail(TercetError(f"the batch was lost: {type(error).__name__}: {error}"))
             raise
         finally:
-            tokens, seconds = sum(work.tokens for work in works), time.monotonic() - start
+            tokens, seconds = sum(work.tokens for work in batch.works), time.monotonic() - start
             with self._lock:
-                self._measure(tokens * len(self._running), seconds)  # as if those beside it had done as much
-                turn.running -= 1
-                self._running.remove(batch)
-                if not self._running:
-                    self._idle_since = time.monotonic()
+                self._measure(tokens * self._schedule.running, seconds)  # as if those beside it had done as much
+                self._schedule.end(batch)
                 if self._queue.tokens:
                     self._crew.wake()  # what waits may be for another worker than this one
             if self._observers:
+                key = batch.key
                 lane = key.lane.name.lower()
-                self._observers(BatchEvent(key.model, key.outputs, lane, len(works), tokens, seconds))
+                self._observers(BatchEvent(key.model, key.outputs, lane, len(batch.works), tokens, seconds))
+
+    def _forward(self, batch: Batch) -> None:
+        """Run the batch and hand its rows to their calls."""
+        key, lease = batch.key, batch.turn.lease
+        began = time.monotonic()
+        if self._device.workers > 1:
+            compute_with(self._device.workers if batch.wide else 1)
+        lease.touch()
+        short = partial(self._tell_out_of_memory, key.model)
+        parts = run_batch(lease.model, batch.works, key.outputs, self._device, self._residency.evict_idle, short)
+        for works, rows in parts:
+            for call, _ in by_call(works):
+                call.ran(began)
+            began = time.monotonic()
+            if key.lane is Lane.BULK:
+                self._pool.submit(_hand_back, works, rows)
+            else:
+                _hand_back(works, rows)
 
     def _tell_out_of_memory(self, model: str, step: str) -> None:
         log.warning("%s: a batch did not fit into memory; next: %s", model, step)

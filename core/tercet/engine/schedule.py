@@ -1,0 +1,88 @@
+"""The schedule: which work runs next, on which worker, with how many cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tercet.engine.cores import may_share
+from tercet.engine.device import Device
+from tercet.engine.queue import BatchKey, BatchQueue, Work
+from tercet.engine.turns import Turn, Turns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Work for one forward pass; a wide one gets all cores, and no other runs beside it."""
+
+    key: BatchKey
+    works: list[Work]
+    turn: Turn
+    wide: bool
+
+
+class Schedule:
+    """Which batch a worker runs next (docs/adr/0007-cores-and-row-counts.md); its owner holds the lock.
+
+    Args:
+        device: how many workers there are, and in what precision they compute.
+        queue: the work that waits.
+        turns: which models may run.
+    """
+
+    def __init__(self, device: Device, queue: BatchQueue, turns: Turns) -> None:
+        self._device, self._queue, self._turns = device, queue, turns
+        self._running: list[Batch] = []
+        self._idle_since = 0.0  # when the last batch ended with no other under way, by the monotonic clock
+
+    @property
+    def running(self) -> int:
+        """How many batches are under way."""
+        return len(self._running)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one batch has all cores; the worker that runs it looks for more work when it is done."""
+        return any(batch.wide for batch in self._running)
+
+    def start(self, worker: int) -> Batch | None:
+        """Take the most urgent batch off the queue, or return None if this worker may run none now.
+
+        Its works may be none, if their calls have ended; such a batch is not under way and must not be ended.
+        """
+        turns = [(key, self._turns.get(key.model)) for key in self._queue.keys()]  # noqa: SIM118 - not a mapping
+        key, turn = next(((key, turn) for key, turn in turns if turn is not None), (None, None))
+        if key is None or turn is None or not self._has_room(worker, turn):
+            return None
+        shares = not self._running and self._may_share(turn)
+        works = [work for work in self._queue.take(key) if work.call.alive]
+        batch = Batch(key, works, turn, wide=turn.wide or (shares and self._is_alone(works)))
+        if works:
+            turn.running += 1
+            self._running.append(batch)
+        return batch
+
+    def end(self, batch: Batch) -> None:
+        """Count a batch as done."""
+        batch.turn.running -= 1
+        self._running.remove(batch)
+        if not self._running:
+            self._idle_since = time.monotonic()
+
+    def _has_room(self, worker: int, turn: Turn) -> bool:
+        """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
+        if self.is_full:
+            return False
+        if worker == 0:
+            return not (turn.wide and self._running)
+        return not turn.wide and bool(self._running)
+
+    def _may_share(self, turn: Turn) -> bool:
+        workers = self._device.workers
+        # What `may_share` finds out holds for float32.
+        return workers > 1 and self._device.precision == "float32" and may_share(turn.lease.model, workers)
+
+    def _is_alone(self, works: Sequence[Work]) -> bool:
+        """Whether the works came to an idle engine and left nothing waiting."""
+        return not self._queue.tokens and all(work.enqueued_at >= self._idle_since for work in works)
