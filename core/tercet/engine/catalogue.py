@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from tercet.engine.device import Device
 from tercet.engine.lease import Lease, Resident
 from tercet.engine.requests import scorings
 from tercet.engine.residency import Residency
-from tercet.errors import TercetError, UnsupportedModelError
+from tercet.errors import TercetError, UnsupportedModelError, reraisable
 from tercet.models.registry import families
 from tercet.nn import attention, linear
 from tercet.types import ModelInfo
@@ -70,6 +72,25 @@ class Catalogue:
             self._opening[model] = future
         threading.Thread(target=self._run, args=(model, future), name=f"tercet-open-{model}", daemon=True).start()
         return future
+
+    def get(self, model: str, deadline: Deadline) -> Opened:
+        """Return the model as `open` gives it, and wait for it on this thread.
+
+        Raises:
+            DeadlineExceededError: it was still being opened.
+            TercetError: it could not be opened.
+        """
+        return _result(model, self.open(model), deadline)
+
+    async def aget(self, model: str, deadline: Deadline) -> Opened:
+        """Await `get`."""
+        opening = self.open(model)
+        if not opening.done():  # all calls but the first need not go round the event loop
+            with contextlib.suppress(TimeoutError, TercetError):
+                async with asyncio.timeout(deadline.left_s()):
+                    # Shielded: others may be waiting for the same model.
+                    await asyncio.shield(asyncio.wrap_future(opening))
+        return _result(model, opening, deadline)
 
     def _forget_old_failures(self) -> None:
         """Drop them all, oldest first, so that names that lead nowhere do not pile up."""
@@ -158,6 +179,15 @@ class Catalogue:
         size_bytes = checkpoint.size_bytes(device.dtype)
         load = partial(checkpoint.load, device.target, device.dtype, device.workers)
         return Opened(checkpoint, self._residency.add(model, size_bytes, load))
+
+
+def _result(model: str, opening: Future[Opened], deadline: Deadline) -> Opened:
+    try:
+        return opening.result(deadline.left_s())
+    except TimeoutError:
+        raise deadline.error(f"while {model} was being opened") from None
+    except TercetError as error:
+        raise reraisable(error) from error
 
 
 def _backbone(spec: ModelSpec, resident: Resident) -> str:

