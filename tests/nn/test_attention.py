@@ -166,6 +166,27 @@ def test_the_same_sequence_alone_and_in_a_batch() -> None:
         start += length
 
 
+@pytest.mark.parametrize("window", [(-1, -1), (31, 64)])
+@pytest.mark.parametrize("dims", [16, 32, 64])
+def test_a_short_sequence_has_the_same_bytes_in_any_company(window: tuple[int, int], dims: int) -> None:
+    lengths = (1, 3, 9, 8, 8, 7, 16, 15, 17, 31, 32, 32, 33, 5)
+    batch = batch_of(lengths)
+    q, k, v = draw(batch, dims=dims)
+    together = attention(q, k, v, batch, window=window)
+    for length, rows in zip(lengths, torch.arange(len(q)).split(lengths), strict=True):
+        alone = attention(q[rows], k[rows], v[rows], batch_of((length,)), window=window)
+        assert torch.equal(together[rows], alone) or length > 32
+
+
+def test_what_is_not_finite_stays_in_its_own_sequence() -> None:
+    batch = batch_of((5, 6, 7))
+    q, k, v = draw(batch)
+    for x in (q, k, v):
+        x[5:11] = float("nan")
+    finite = attention(q, k, v, batch).isfinite().all(-1)
+    assert finite.tolist() == [True] * 5 + [False] * 6 + [True] * 7
+
+
 def test_kernel_names_tell_what_runs() -> None:
     assert module.kernel_name(torch.device("cpu"), torch.float32, 64) == "runs"
     assert module.varlen_kernel(torch.device("cpu"), torch.bfloat16, 64) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tercet.nn.batch import PackedBatch, Run, TokenSequence
+from tercet.nn.batch import PackedBatch, PaddedRun, Run, TokenSequence
 
 
 def draw(lengths: list[int], seed: int = 0, **options: object) -> list[TokenSequence]:
@@ -58,6 +58,21 @@ def test_runs_join_neighbours_of_equal_shape() -> None:
     runs = PackedBatch.of(sequences).runs
     assert runs == (Run(0, 2, 2, 2), Run(4, 1, 5, 5), Run(9, 2, 5, 3), Run(19, 1, 2, 2))
     assert [run.stop for run in runs] == [4, 9, 19, 21]
+
+
+def test_short_neighbours_share_a_padded_block_and_long_or_partly_unseen_ones_do_not() -> None:
+    batch = PackedBatch.of([*draw([3, 8, 9, 12, 40, 40, 2]), TokenSequence(np.arange(6), attended=4)])
+    short, middle, long, last, unseen = batch.blocks
+    assert isinstance(short, PaddedRun) and isinstance(middle, PaddedRun) and isinstance(last, PaddedRun)
+    assert (short.start, short.stop, short.length) == (0, 11, 8)
+    assert (middle.start, middle.stop, middle.length) == (11, 32, 16)
+    assert long == Run(32, 2, 40, 40) and (last.start, last.stop, last.length) == (112, 114, 8)
+    assert unseen == Run(114, 1, 6, 4)
+    assert short.tokens.view(2, 8)[0].tolist() == [0, 1, 2, 0, 0, 0, 0, 0]
+    assert short.places.tolist() == [0, 1, 2, *range(8, 16)]
+    assert short.mask[:, 0, 0].isinf().sum(-1).tolist() == [5, 0]
+    for block in (short, middle, last):  # every packed token has its own place
+        assert torch.equal(block.tokens[block.places], torch.arange(block.start, block.stop))
 
 
 def test_other_positions_leave_the_rest() -> None:

@@ -3,6 +3,7 @@
 On CUDA in half precision one varlen kernel reads the whole batch. Everywhere else, and for scores with an additive
 bias, a loop over runs of equal sequences computes dense blocks: measured on CPU at 16 sequences of 1,456 tokens this
 takes 3 ms a layer where padding takes 12.6 and a block-diagonal mask 22 (docs/adr/0002-attention-by-runs.md).
+Short sequences are padded into common blocks, since a run of each length would be many small calls.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.nn.batch import PackedBatch, Run
+from tercet.nn.batch import PADDED_UP_TO, PackedBatch, PaddedRun, Run
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
@@ -62,8 +63,12 @@ def attention(
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
     out = torch.empty_like(q)
-    for run in batch.runs:
-        for part in _portions(run, q.shape[1]) if bias is not None else (run,):
+    sees_all = bias is None and all(side < 0 or side >= PADDED_UP_TO - 1 for side in window)
+    for block in batch.blocks if sees_all else batch.runs:
+        if isinstance(block, PaddedRun):
+            _attend_padded(q, k, v, out, block, scale)
+            continue
+        for part in _portions(block, q.shape[1]) if bias is not None else (block,):
             _attend_run(q, k, v, out, part, scale, window, bias)
     return out.flatten(1)
 
@@ -78,11 +83,8 @@ def _portions(run: Run, heads: int) -> Iterator[Run]:
 def _attend_run(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: Run, scale: float, window: Window, bias: Bias | None
 ) -> None:
-    groups = q.shape[1] // k.shape[1]
     qs, ks, vs = (_block(x, run) for x in (q, k, v))
-    ks, vs = ks[:, :, : run.attended], vs[:, :, : run.attended]
-    if groups > 1:
-        ks, vs = ks.repeat_interleave(groups, 1), vs.repeat_interleave(groups, 1)
+    ks, vs = (_for_each_head(x[:, :, : run.attended], q.shape[1]) for x in (ks, vs))
     target = _block(out, run)
     if bias is None and window == (-1, 0) and run.attended == run.length:
         target[:] = F.scaled_dot_product_attention(qs, ks, vs, is_causal=True, scale=scale)
@@ -91,6 +93,18 @@ def _attend_run(
     for first, last, low, high, mask in _query_blocks(run, window, q.device):
         extra = _added(added, mask, (first, last, low, high), q.dtype)
         target[:, :, first:last] = _dense(qs[:, :, first:last], ks[:, :, low:high], vs[:, :, low:high], extra, scale)
+
+
+def _attend_padded(q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: PaddedRun, scale: float) -> None:
+    qs, ks, vs = (x.index_select(0, run.tokens).view(-1, run.length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+    ks, vs = (_for_each_head(x, q.shape[1]) for x in (ks, vs))
+    mixed = F.scaled_dot_product_attention(qs, ks, vs, attn_mask=run.mask.to(q.dtype), scale=scale)
+    torch.index_select(mixed.transpose(1, 2).flatten(0, 1), 0, run.places, out=out[run.start : run.stop])
+
+
+def _for_each_head(x: Tensor, heads: int) -> Tensor:
+    """Return keys or values (n, K, S, d) as (n, N, S, d), one for each of the N heads of queries."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
 
 
 def _block(x: Tensor, run: Run) -> Tensor:

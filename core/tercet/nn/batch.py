@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+PADDED_UP_TO = 32  # tokens of a sequence that attention pads, to a multiple of
+_PADDED_TO = 8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
@@ -55,6 +58,39 @@ class Run:
     def stop(self) -> int:
         """One past the last packed token."""
         return self.start + self.count * self.length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PaddedRun:
+    """Neighbouring short sequences of n different lengths, which attention computes as one dense block of n · length.
+
+    Attributes:
+        start: first packed token. stop: one past the last.
+        length: places of each sequence in the block.
+        tokens: (n · length,) int64, the packed token at each place; a sequence's first where it has none.
+        places: (stop − start,) int64, the place of each packed token.
+        mask: (n, 1, 1, length) float32, −inf at the places without a token, else 0.
+    """
+
+    start: int
+    stop: int
+    length: int
+    tokens: Tensor
+    places: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], start: int, length: int, device: torch.device) -> PaddedRun:
+        """Return the run of sequences that begin at the packed token `start`."""
+        ends = np.array(lengths)[:, None]
+        place = np.arange(length)
+        filled = place < ends
+        firsts = start + np.cumsum(ends, 0) - ends
+        tokens, places = np.where(filled, firsts + place, firsts).ravel(), np.flatnonzero(filled)
+        mask = np.where(filled, np.float32(0), np.float32(-np.inf))[:, None, None]
+        return cls(
+            start, start + len(places), length, *(torch.from_numpy(x).to(device) for x in (tokens, places, mask))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +179,22 @@ class PackedBatch:
         return tuple(_runs(self.sequences))
 
     @cached_property
+    def blocks(self) -> tuple[Run | PaddedRun, ...]:
+        """The batch as few dense blocks: short sequences padded to the next multiple of 8, longer ones as in `runs`.
+
+        A short sequence is padded whatever its neighbours are, so that it comes out the same among any.
+        """
+        blocks: list[Run | PaddedRun] = []
+        for length, group in groupby(self.runs, _padded_length):
+            runs = list(group)
+            if length is None:
+                blocks += runs
+            else:
+                lengths = [run.length for run in runs for _ in range(run.count)]
+                blocks.append(PaddedRun.of(lengths, runs[0].start, length, self.input_ids.device))
+        return tuple(blocks)
+
+    @cached_property
     def first_pooled(self) -> Tensor:
         """(B,) int64: each sequence's first packed token that dense pooling counts, its very first if none does."""
         starts = [s.pooled_from if s.pooled_from < len(s) else 0 for s in self.sequences]
@@ -159,6 +211,13 @@ class PackedBatch:
     def with_positions(self, positions: Tensor) -> PackedBatch:
         """Return the same batch with other positions, (T,) int64."""
         return replace(self, positions=positions)
+
+
+def _padded_length(run: Run) -> int | None:
+    """Return how long the run's sequences are once padded, None if they are too long to gain by it."""
+    if run.length > PADDED_UP_TO or run.attended != run.length:
+        return None
+    return -(-run.length // _PADDED_TO) * _PADDED_TO
 
 
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:
