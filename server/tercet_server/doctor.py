@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import timeit
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +30,8 @@ from tercet_server.settings import Settings
 State = Literal["ok", "note", "failed"]
 _PACKAGES = ("transformers", "tokenizers", "safetensors", "huggingface-hub")
 _HEADS, _HEAD_DIM, _LENGTHS = 12, 64, (32, 32, 57)
+_PRODUCT = (512, 768, 3072)  # rows, in and out of the product that is timed: BERT-base's widest
+_FEATURES = ("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16")
 _HUB_TIMEOUT_S = 3.0
 # Of the trial's products against float32, by the precision's own rounding over the sums that it has.
 _BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
@@ -78,15 +82,22 @@ def _device(device: Device) -> Iterator[Check]:
         name = torch.cuda.get_device_name(device.target)
         yield Check("device", "ok", f"{device.target}: {name}, {_gib(free)} of {_gib(total)} free")
     else:
-        yield Check("device", "ok", f"cpu: {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores")
+        has = ", ".join([torch.backends.cpu.get_cpu_capability(), *_features()])
+        yield Check("device", "ok", f"cpu: {os.cpu_count()} cores with {has}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check("threads", "ok", f"{torch.get_num_threads()} of torch's on {usable} usable cores")
     yield Check("precision", "ok", f"{device.precision} when none is named")
     yield Check("memory budget", "ok", f"{_gib(device.budget_bytes)} for weights")
 
 
+def _features() -> list[str]:
+    """Return what this processor has for numbers shorter than float32; torch before 2.11 cannot tell."""
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return [name for name in _FEATURES if has.get(name)]
+
+
 def _trial(device: Device, precision: str) -> Check:
-    """Multiply and attend once in the precision, and compare with float32 on the CPU."""
+    """Multiply and attend once in the precision, compare with float32 on the CPU, and see how fast it multiplies."""
     dtype, name = PRECISIONS[precision], f"{precision} kernels"
     kernels = (
         f"attention {attention.kernel_name(device.target, dtype, _HEAD_DIM)}, "
@@ -99,8 +110,31 @@ def _trial(device: Device, precision: str) -> Check:
         )
     except (RuntimeError, NotImplementedError) as error:
         return Check(name, essential, f"{kernels}: {str(error).splitlines()[0]}")
-    good = difference <= _BOUNDS[precision]
-    return Check(name, "ok" if good else essential, f"{kernels}, {difference:.1g} from float32")
+    rate, exact = _rate(device.target, dtype), _rate(device.target, torch.float32)
+    detail = f"{kernels}, {rate:,.0f} GFLOP/s, {difference:.1g} from float32"
+    if difference > _BOUNDS[precision]:
+        return Check(name, essential, detail)
+    if rate < exact:
+        return Check(name, "note", f"{detail}; slower here than float32")
+    return Check(name, "ok", detail)
+
+
+@cache
+@torch.inference_mode()
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the GFLOP/s of a product as bulk work has it, the best of five."""
+    rows, width, out = _PRODUCT
+    product = linear.Linear(width, out, bias=False)
+    product.weight = torch.nn.Parameter(torch.ones(out, width, device=device, dtype=dtype), requires_grad=False)
+    linear.prepare(product)
+    x = torch.ones(rows, width, device=device, dtype=dtype)
+
+    def multiply() -> None:
+        product(x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return 2e-9 * rows * width * out / min(timeit.repeat(multiply, number=1, repeat=5))
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tercet import InvalidInputError
+from tercet.engine import device as module
 from tercet.engine.device import is_out_of_memory, open_device, parse_bytes
 
 
@@ -27,6 +28,15 @@ def test_the_cpu_runs_float32_within_half_of_the_memory():
     assert device.dtype is torch.float32 and device.target.type == "cpu"
     assert 0 < device.budget_bytes <= psutil.virtual_memory().total / 2
     assert open_device("cpu", "bfloat16", "1GiB").dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("precision", "packs", "told"), [("bfloat16", False, 1), ("bfloat16", True, 0), ("float32", False, 0)]
+)
+def test_a_precision_without_a_fast_kernel_is_said_to_be_slow(precision, packs, told, monkeypatch, caplog):
+    monkeypatch.setattr(module, "can_pack", lambda dtype: packs)
+    open_device("cpu", precision, None)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * told
 
 
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:99", ""])

@@ -1,12 +1,16 @@
 """`tercet models` and `tercet doctor`: what is on this machine."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from support.tiny_models import save_bert
 from tercet.checkpoints.catalog import catalog
+from tercet.engine.device import open_device
+from tercet_server import doctor
 from tercet_server.cli import main
 
 BUNDLED = "sentence-transformers/all-MiniLM-L6-v2"
@@ -69,10 +73,21 @@ def test_doctor_tries_what_it_reports(
     assert all(check["state"] != "failed" for check in found.values())
     assert found["memory budget"]["detail"] == "2.0 GiB for weights"
     assert found["float32 kernels"]["state"] == "ok" and "attention runs, linear" in found["float32 kernels"]["detail"]
+    for precision in ("float32", "bfloat16", "float16"):
+        assert re.search(r", [\d,]+ GFLOP/s, \S+ from float32", found[f"{precision} kernels"]["detail"])
     assert {"bfloat16 kernels", "float16 kernels", "threads", "torch", "tokenizers"} <= found.keys()
     assert found["hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["hub"]["detail"]
     assert found["hub cache"]["detail"].startswith(f"{cache}: 2 models")
     assert found[BUNDLED]["detail"].startswith("answers (3 tokens): Bert, packed, float32 on cpu")
+
+
+@pytest.mark.parametrize(("rate", "state"), [(100.0, "ok"), (10.0, "note")])
+def test_doctor_says_where_a_precision_is_slower_than_float32(
+    rate: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_rate", lambda device, dtype: 50.0 if dtype == torch.float32 else rate)
+    check = doctor._trial(open_device("cpu", "float32", None), "bfloat16")
+    assert check.state == state and (", 10 GFLOP/s" in check.detail) == ("slower here" in check.detail) == (rate < 50)
 
 
 def test_doctor_fails_when_something_essential_does(capsys: pytest.CaptureFixture[str]) -> None:
