@@ -52,8 +52,9 @@ test-light: $(LIGHT)/.light ## The client side's tests in an environment without
 test-gpu: $(VENV)/.dev ## The tests that need an NVIDIA device
 	$(BIN)/pytest -m "gpu and not network"
 
-bench: $(VENV)/.dev ## Texts per second and latency beside sentence-transformers, same texts, same machine
-	$(BIN)/python benchmarks/encode.py
+bench: $(VENV)/.dev ## Speed and memory beside the peers on this CPU, into docs/benchmarks.md; ROUNDS=5, over an hour
+	$(BIN)/python -m pip install --quiet --group bench -c constraints.txt $(PIP_ARGS)
+	$(BIN)/python benchmarks/run.py --rounds $(or $(ROUNDS),5)
 
 format: $(VENV)/.dev ## Write the files as `check` wants them
 	$(BIN)/ruff format .

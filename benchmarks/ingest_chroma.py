@@ -8,19 +8,19 @@ its own; rounds are interleaved. The time outside the model is what `add_batched
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 from corpus import mixed_texts
-from harness import Child, Contender, facts, interleave, ratio, serve
+from facts import facts
+from harness import Contender, interleave, options, serve, started, totals
+from ingest import rows
+from outcome import finish
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-RATIO, OUTSIDE = 2.0, 0.15  # the bars
 
 
 class Filled:
@@ -89,32 +89,17 @@ CONTENDERS: dict[str, Callable[[], Contender]] = {"tercet": Tercet, "chroma": Ow
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=2000)
-    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = options(__doc__, CONTENDERS, texts=2000, rounds=5).parse_args()
     if asked.child:
         serve(CONTENDERS[asked.child])
         return 0
-    children = {name: Child(Path(__file__), name) for name in CONTENDERS}
-    rounds = interleave(children, [mixed_texts(asked.texts)], asked.rounds)
-    for child in children.values():
-        child.close()
-    return report({name: [sum(calls) for calls in taken] for name, taken in rounds.items()}, children, asked.texts)
-
-
-def report(seconds: dict[str, list[float]], children: dict[str, Child], texts: int) -> int:
-    """Print the table and whether the bars are met; return the exit code."""
+    with started(__file__, CONTENDERS) as children:
+        seconds = totals(interleave(children, [mixed_texts(asked.texts)], asked.rounds))
     print(f"{'':14}{'documents/s':>12}{'peak MB':>9}")
     for name, taken in seconds.items():
-        print(f"{name:14}{texts / median(taken):12.1f}{children[name].peak_mb:9.0f}")
-    faster = ratio(seconds["tercet"], seconds["chroma"])
-    outside = 1 - ratio(seconds["tercet"], seconds["model alone"])
-    print(f"tercet over chroma: {faster:.2f}× (bar {RATIO:g}×)")
-    print(f"outside the model: {outside:.0%} (bar {OUTSIDE:.0%})")
-    print(facts(["tercet", "chromadb", "torch", "sentence-transformers", "transformers"]))
-    return 0 if faster >= RATIO and outside <= OUTSIDE else 1
+        print(f"{name:14}{asked.texts / median(taken):12.1f}{children[name].peak_mb:9.0f}")
+    made = facts(["tercet", "chromadb", "torch", "sentence-transformers", "transformers"])
+    return finish(rows("Chroma", "its own function", seconds, asked.texts), made, asked.json)
 
 
 if __name__ == "__main__":

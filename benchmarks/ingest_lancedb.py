@@ -8,18 +8,18 @@ its own, rounds interleaved. LanceDB's usual path is `table.add` through its reg
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from corpus import mixed_texts
-from harness import Child, Contender, facts, interleave, ratio, serve
+from facts import facts
+from harness import Contender, interleave, options, serve, started, totals
+from ingest import rows
+from outcome import finish
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-BAR, SHARE = 2.0, 0.15
 
 
 class Filled:
@@ -98,43 +98,23 @@ class SentenceTransformers(Filled):
 
 CONTENDERS: dict[str, Callable[[], Contender]] = {
     "tercet": Tercet,
-    "model alone": ModelAlone,
     "sentence-transformers": SentenceTransformers,
+    "model alone": ModelAlone,
 }
 
 
-def options() -> argparse.Namespace:
-    """Return what the command line says."""
-    command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    command.add_argument("--rounds", type=int, default=5)
-    command.add_argument("--texts", type=int, default=2000)
-    command.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
-    return command.parse_args()
-
-
 def main() -> int:
-    asked = options()
+    asked = options(__doc__, CONTENDERS, rounds=5, texts=2000).parse_args()
     if asked.child:
         serve(CONTENDERS[asked.child])
         return 0
-    running = {name: Child(Path(__file__), name) for name in CONTENDERS}
-    taken = interleave(running, [mixed_texts(asked.texts)], asked.rounds)
-    for child in running.values():
-        child.close()
-    return report(running, {name: [sum(calls) for calls in rounds] for name, rounds in taken.items()}, asked.texts)
-
-
-def report(running: dict[str, Child], seconds: dict[str, list[float]], texts: int) -> int:
-    """Print rates, ratio and share, and return the exit code: 0 if both bars are met."""
-    for name, rounds in seconds.items():
-        child = running[name]
-        rate = texts / median(rounds)
+    with started(__file__, CONTENDERS) as running:
+        taken = totals(interleave(running, [mixed_texts(asked.texts)], asked.rounds))
+    for name, child in running.items():
+        rate = asked.texts / median(taken[name])
         print(f"{name:24}{rate:10.1f} documents/s, loaded in {child.load_s:.1f} s, at most {child.peak_mb:.0f} MB")
-    faster = ratio(seconds["tercet"], seconds["sentence-transformers"])
-    outside = 1 - ratio(seconds["tercet"], seconds["model alone"])
-    print(f"end to end {faster:.2f}× (bar {BAR:g}×), outside the model {outside:.1%} (bar {SHARE:.0%})")
-    print(facts(["tercet", "lancedb", "torch", "sentence-transformers", "pyarrow"]))
-    return 0 if faster >= BAR and outside <= SHARE else 1
+    made = facts(["tercet", "lancedb", "torch", "sentence-transformers", "pyarrow"])
+    return finish(rows("LanceDB", "its own function", taken, asked.texts), made, asked.json)
 
 
 if __name__ == "__main__":

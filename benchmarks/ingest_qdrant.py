@@ -11,18 +11,18 @@ Without a URL the store is the client's local mode in memory, which takes its ti
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import encode
 from corpus import mixed_texts
-from harness import Child, Contender, facts, interleave, ratio, serve
+from facts import facts
+from harness import Contender, interleave, options, serve, started, totals
+from ingest import rows
+from outcome import finish
 
-BAR, SHARE_BAR = 2.0, 0.15
 NAME = "tercet-benchmark"
 
 
@@ -98,35 +98,19 @@ CONTENDERS: dict[str, Callable[[str], Contender]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__, CONTENDERS, texts=2000, rounds=5)
     parser.add_argument("--url", default=":memory:", help="of a Qdrant server")
-    parser.add_argument("--child", choices=CONTENDERS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        serve(partial(CONTENDERS[arguments.child], arguments.url))
+    asked = parser.parse_args()
+    if asked.child:
+        serve(partial(CONTENDERS[asked.child], asked.url))
         return 0
-    children = {name: Child(Path(__file__), name, ["--url", arguments.url]) for name in CONTENDERS}
-    taken = interleave(children, [mixed_texts(arguments.texts)], arguments.rounds)
-    for child in children.values():
-        child.close()
-    return report(
-        children, {name: [sum(round_) for round_ in rounds] for name, rounds in taken.items()}, arguments.texts
-    )
-
-
-def report(children: dict[str, Child], seconds: dict[str, list[float]], texts: int) -> int:
-    """Print the table and whether the bars are met; return the exit code."""
+    with started(__file__, CONTENDERS, ["--url", asked.url]) as children:
+        seconds = totals(interleave(children, [mixed_texts(asked.texts)], asked.rounds))
     print(f"{'':26}{'documents/s':>12}{'load s':>9}{'peak MB':>9}")
     for name, child in children.items():
-        print(f"{name:26}{texts / median(seconds[name]):12.1f}{child.load_s:9.2f}{child.peak_mb:9.0f}")
-    ours, theirs, alone = (seconds[name] for name in CONTENDERS)
-    faster, outside = ratio(ours, theirs), 1 - 1 / ratio(alone, ours)
-    print(f"end to end: {faster:.2f}× (bar {BAR:g}×)")
-    print(f"outside the model: {outside:.1%} (bar {SHARE_BAR:.0%})")
-    print(facts(["tercet", "qdrant-client", "torch", "sentence-transformers", "transformers"]))
-    return 0 if faster >= BAR and outside <= SHARE_BAR else 1
+        print(f"{name:26}{asked.texts / median(seconds[name]):12.1f}{child.load_s:9.2f}{child.peak_mb:9.0f}")
+    made = facts(["tercet", "qdrant-client", "torch", "sentence-transformers", "transformers"])
+    return finish(rows("Qdrant", "upload_collection", seconds, asked.texts), made, asked.json)
 
 
 if __name__ == "__main__":

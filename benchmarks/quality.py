@@ -11,7 +11,6 @@ difference, by paired bootstrap over the questions, lies below zero.
 from __future__ import annotations
 
 import argparse
-import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import markers
 import numpy as np
-from harness import facts
+from facts import facts
 from numpy.typing import NDArray
 
 from tercet import Engine
@@ -108,8 +108,9 @@ def main() -> int:
     runs = {name: measure(map(rank, found), questions) for name, rank in (PIPELINES | OTHERS).items()}
     held_out = {name: choose_on_the_other_half(rank, found, questions) for name, rank in WEIGHTED.items()}
     worse, differences = compare(runs, kinds)
+    made = str(facts(["torch", "tokenizers"])).partition("; ")[2]
     tables = [
-        f"{len(passages):,} passages, {len(questions)} questions. {facts(['torch', 'tokenizers']).partition('; ')[2]}.",
+        f"{len(passages):,} passages, {len(questions)} questions. {made}.",
         table({name: runs[name] for name in PIPELINES}, kinds),
         differences,
         "Other pipelines:",
@@ -121,7 +122,7 @@ def main() -> int:
     print(*tables, sep="\n\n")
     print(f"\nworse than the best single leg by more than noise: {', '.join(worse) or 'none'}")
     if arguments.write:
-        write("\n\n".join(tables))
+        markers.write(REPORT, "\n\n".join(tables))
     return 1 if worse else 0
 
 
@@ -222,15 +223,6 @@ def table(runs: Mapping[str, Metrics], kinds: NDArray[Any]) -> str:
 def of_kind(kind: str, kinds: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which questions count."""
     return np.ones(len(kinds), bool) if kind == "all" else np.asarray(kinds == kind)
-
-
-def write(text: str) -> None:
-    """Replace what stands between the report's markers."""
-    report = REPORT.read_text("utf-8")
-    between = re.compile(r"(?<=<!-- measured -->\n).*(?=<!-- end -->)", re.DOTALL)
-    if not between.search(report):
-        raise SystemExit(f"{REPORT.name} holds no <!-- measured --> … <!-- end -->")
-    REPORT.write_text(between.sub(lambda _: f"\n{text}\n\n", report), "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""Claim: a model that is cold in a warm process answers in half the time that sentence-transformers takes.
+
+From asking to the first vector, the files in the page cache: Tercet encodes with a model that was unloaded before;
+sentence-transformers makes a `SentenceTransformer` of the folder and encodes. Both drop the model, untimed, before the
+next time. Each runs in a process of its own in which everything is imported; rounds are interleaved.
+
+    python benchmarks/swap.py [--model MiniLM] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from agreement import check
+from cache import bundled
+from drawn import checkpoint
+from facts import facts
+from harness import Contender, interleave, options, serve, started
+from outcome import Row, finish
+
+BAR = 2.0  # half the time
+PEER = "SentenceTransformer(path) + encode"
+TEXT = "How long does it take until the first vector is there?"
+MODELS: dict[str, Callable[[], Any]] = {"MiniLM": bundled, "bge-base": lambda: checkpoint("bge-base")}
+_SWAPS = 3  # a round
+_REST_S = 0.3  # after dropping a model, so that what goes on in the background is over
+
+
+class Swapped:
+    """A contender that starts every call without the model; a call without texts drops it."""
+
+    def __init__(self, name: str) -> None:
+        self.path = str(MODELS[name]())
+
+    def load(self) -> None:
+        self.begin()
+        self.answers([TEXT])
+
+    def run(self, texts: Sequence[str]) -> Any:
+        if texts:
+            return self.encode(list(texts))
+        self.drop()
+        gc.collect()
+        time.sleep(_REST_S)
+        return None
+
+    def answers(self, texts: Sequence[str]) -> Any:
+        vectors = self.run(texts)
+        self.run([])
+        return vectors
+
+    def begin(self) -> None:
+        """Import what is needed."""
+
+    def encode(self, texts: list[str]) -> Any:
+        """Return the vectors, by a model that is not there yet."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Let go of the model."""
+        raise NotImplementedError
+
+
+class Tercet(Swapped):
+    """The engine, whose model is unloaded."""
+
+    def begin(self) -> None:
+        from tercet import Engine
+
+        self.engine = Engine(precision="float32", device="cpu")
+
+    def encode(self, texts: list[str]) -> Any:
+        return self.engine.encode(self.path, texts).dense
+
+    def drop(self) -> None:
+        while not self.engine.unload(self.path):
+            time.sleep(0.01)
+        assert all(model.state != "resident" for model in self.engine.models())
+
+
+class SentenceTransformers(Swapped):
+    """sentence-transformers, whose model is made anew."""
+
+    model: Any = None
+
+    def begin(self) -> None:
+        import sentence_transformers  # noqa: F401 - imported before anything is timed
+
+    def encode(self, texts: list[str]) -> Any:
+        from sentence_transformers import SentenceTransformer
+
+        self.model = SentenceTransformer(self.path, device="cpu")
+        return self.model.encode(texts)
+
+    def drop(self) -> None:
+        self.model = None
+
+
+CONTENDERS: dict[str, Callable[[str], Contender]] = {"tercet": Tercet, "sentence-transformers": SentenceTransformers}
+
+
+def measure(name: str, rounds: int) -> Row:
+    """Return the row of one model."""
+    with started(__file__, CONTENDERS, ["--model", name]) as children:
+        check(children, CONTENDERS, [TEXT, "Two of them."])
+        taken = interleave(children, [[TEXT], []] * _SWAPS, rounds)
+    cold = [[calls[::2] for calls in rounds_] for rounds_ in taken.values()]
+    ours, theirs = ([median(calls) for calls in each] for each in cold)
+    longest = " and ".join(f"{max(map(max, each)) * 1e3:.0f}" for each in cold)
+    return Row.of_times(f"{name}, cold, to the first vector, p50", PEER, ours, theirs, BAR, f"longest {longest} ms")
+
+
+def main() -> int:
+    parser = options(__doc__, CONTENDERS, rounds=5)
+    parser.add_argument("--model", choices=MODELS, help="default all")
+    asked = parser.parse_args()
+    if asked.child:
+        serve(lambda: CONTENDERS[asked.child](asked.model))
+        return 0
+    rows = [measure(name, asked.rounds) for name in ([asked.model] if asked.model else MODELS)]
+    made = facts(["tercet", "torch", "sentence-transformers", "transformers", "safetensors"])
+    return finish(rows, made, asked.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
