@@ -63,7 +63,7 @@ format: $(VENV)/.dev ## Write the files as `check` wants them
 constraints: ## Pin anew: the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv-constraints
 	.venv-constraints/bin/python -m pip install --quiet --upgrade pip $(PIP_ARGS)
-	.venv-constraints/bin/python -m pip install --quiet --editable '.[all]' --group dev $(PIP_ARGS)
+	.venv-constraints/bin/python -m pip install --quiet --editable '.[all]' --group dev --group bench $(PIP_ARGS)
 	{ head -n 1 constraints.txt; \
 	  .venv-constraints/bin/python -m pip freeze --all --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > .constraints.new
 	mv .constraints.new constraints.txt

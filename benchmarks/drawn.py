@@ -12,9 +12,8 @@ from cache import built, bundled
 from shapes import SHAPES, Shape
 
 _SPREAD = 2.0  # of query and key projections, others having 1: attention is then far from uniform
-_RARE = (
-    -2.5
-)  # bias of a language model's logits, which are drawn around 0 at about 1: few terms are above it, as in SPLADE
+# Bias of a language model's logits, which are drawn around 0 at about 1: few terms are above it, as in SPLADE.
+_RARE = -2.5
 _ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
