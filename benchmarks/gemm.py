@@ -11,20 +11,21 @@ embeddings, norms, activations, softmax and tokenising count as nothing.
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import by_model
 import encode
 import numpy as np
 from corpus import mixed_texts
 from drawn import checkpoint
-from facts import facts
-from harness import Contender, interleave, options, serve, started, totals
+from harness import Contender, interleave, started, totals
 from numpy.typing import ArrayLike
-from outcome import Row, finish
+from outcome import Row
 
 ROWS = 1024
 PEER = "oneDNN's GEMM alone"
@@ -129,11 +130,12 @@ CONTENDERS: dict[str, Callable[[str], Contender]] = {
 }
 
 
-def measure(name: str, count: int, rounds: int) -> Row:
+def measure(name: str, asked: Namespace) -> Row:
     """Return the row of one model."""
-    layers, texts = LAYERS[name], mixed_texts(count)
+    layers = LAYERS[name]
+    texts = mixed_texts(asked.texts or layers.texts)
     with started(__file__, CONTENDERS, ["--model", name]) as children:
-        taken = totals(interleave(children, [texts], rounds))
+        taken = totals(interleave(children, [texts], asked.rounds))
         work = layers.encoding(children["tercet"].answers(texts))
     ours = [work / s / 1e9 for s in taken["tercet"]]
     theirs = [layers.products / min(both) / 1e9 for both in zip(taken["gemm"], taken["gemm, a core each"], strict=True)]
@@ -143,17 +145,5 @@ def measure(name: str, count: int, rounds: int) -> Row:
     )
 
 
-def main() -> int:
-    parser = options(__doc__, CONTENDERS, rounds=5, texts=0)
-    parser.add_argument("--model", choices=LAYERS, help="default all")
-    asked = parser.parse_args()
-    if asked.child:
-        serve(lambda: CONTENDERS[asked.child](asked.model))
-        return 0
-    names = [asked.model] if asked.model else list(LAYERS)
-    rows = [measure(name, asked.texts or LAYERS[name].texts, asked.rounds) for name in names]
-    return finish(rows, facts(["tercet", "torch"]), asked.json)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(by_model.main(__doc__, CONTENDERS, LAYERS, measure, ("tercet", "torch"), texts=0))

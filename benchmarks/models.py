@@ -8,22 +8,24 @@ float32, each in a process of its own, rounds interleaved. A reranker scores lis
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+import by_model
 import numpy as np
 from agreement import TEXTS, check
 from corpus import long_texts, mixed_texts, short_queries
 from drawn import checkpoint
-from facts import facts
-from harness import Contender, interleave, options, percentile, serve, started, totals
-from outcome import Row, finish
+from harness import Contender, interleave, percentile, started, totals
+from outcome import Row
 from shapes import SHAPES
 
 BAR = 2.2
 LIST = 50  # passages that a reranker scores for one query
 PEER = "sentence-transformers"
+PACKAGES = ("tercet", "torch", "sentence-transformers", "transformers", "tokenizers")
 
 
 class Tercet:
@@ -101,12 +103,14 @@ def sample(name: str, asked: list[list[str]]) -> list[str]:
     return asked[0] if SHAPES[name].kind == "pairs" else TEXTS
 
 
-def measure(name: str, count: int, rounds: int) -> Row:
+def measure(name: str, wanted: Namespace) -> Row:
     """Return the row of one model."""
+    checkpoint(name)  # built before anything is timed
+    count = wanted.texts or SHAPES[name].texts
     asked = calls(name, count)
     with started(__file__, CONTENDERS, ["--model", name]) as children:
         cosine = check(children, CONTENDERS, sample(name, asked))[PEER]
-        taken = interleave(children, asked, rounds)
+        taken = interleave(children, asked, wanted.rounds)
     for contender, child in children.items():
         flat = [seconds * 1e3 for round_ in taken[contender] for seconds in round_]
         latency = f"a call p50 {median(flat):.0f} ms, p99 {percentile(flat, 0.99):.0f} ms"
@@ -121,20 +125,5 @@ def measure(name: str, count: int, rounds: int) -> Row:
     return Row.of_rates(f"{name.removesuffix('-long')}, {what}", PEER, ours, theirs, amount, unit, BAR, note)
 
 
-def main() -> int:
-    parser = options(__doc__, CONTENDERS, rounds=5, texts=0)
-    parser.add_argument("--model", choices=SHAPES, help="default all")
-    asked = parser.parse_args()
-    if asked.child:
-        serve(lambda: CONTENDERS[asked.child](asked.model))
-        return 0
-    names = [asked.model] if asked.model else list(SHAPES)
-    for name in names:
-        checkpoint(name)
-    rows = [measure(name, asked.texts or SHAPES[name].texts, asked.rounds) for name in names]
-    made = facts(["tercet", "torch", "sentence-transformers", "transformers", "tokenizers"])
-    return finish(rows, made, asked.json)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(by_model.main(__doc__, CONTENDERS, SHAPES, measure, PACKAGES, texts=0))

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import gc
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+import by_model
 from agreement import check
 from cache import bundled
 from drawn import checkpoint
-from facts import facts
-from harness import Contender, interleave, options, serve, started
-from outcome import Row, finish
+from harness import Contender, interleave, started
+from outcome import Row
 
 BAR = 2.0  # half the time
+PACKAGES = ("tercet", "torch", "sentence-transformers", "transformers", "safetensors")
 PEER = "SentenceTransformer(path) + encode"
 TEXT = "How long does it take until the first vector is there?"
 MODELS: dict[str, Callable[[], Any]] = {"MiniLM": bundled, "bge-base": lambda: checkpoint("bge-base")}
@@ -103,28 +105,16 @@ class SentenceTransformers(Swapped):
 CONTENDERS: dict[str, Callable[[str], Contender]] = {"tercet": Tercet, "sentence-transformers": SentenceTransformers}
 
 
-def measure(name: str, rounds: int) -> Row:
+def measure(name: str, asked: Namespace) -> Row:
     """Return the row of one model."""
     with started(__file__, CONTENDERS, ["--model", name]) as children:
         check(children, CONTENDERS, [TEXT, "Two of them."])
-        taken = interleave(children, [[TEXT], []] * _SWAPS, rounds)
+        taken = interleave(children, [[TEXT], []] * _SWAPS, asked.rounds)
     cold = [[calls[::2] for calls in rounds_] for rounds_ in taken.values()]
     ours, theirs = ([median(calls) for calls in each] for each in cold)
     longest = " and ".join(f"{max(map(max, each)) * 1e3:.0f}" for each in cold)
     return Row.of_times(f"{name}, cold, to the first vector, p50", PEER, ours, theirs, BAR, f"longest {longest} ms")
 
 
-def main() -> int:
-    parser = options(__doc__, CONTENDERS, rounds=5)
-    parser.add_argument("--model", choices=MODELS, help="default all")
-    asked = parser.parse_args()
-    if asked.child:
-        serve(lambda: CONTENDERS[asked.child](asked.model))
-        return 0
-    rows = [measure(name, asked.rounds) for name in ([asked.model] if asked.model else MODELS)]
-    made = facts(["tercet", "torch", "sentence-transformers", "transformers", "safetensors"])
-    return finish(rows, made, asked.json)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(by_model.main(__doc__, CONTENDERS, MODELS, measure, PACKAGES))

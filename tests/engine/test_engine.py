@@ -26,7 +26,9 @@ from tercet import (
     UnsupportedModelError,
     UnsupportedOperationError,
 )
+from tercet.checkpoints.open import StoredCheckpoint
 from tercet.engine.events import BatchEvent
+from tercet.engine.pending import is_brief
 
 TEXTS = ["hello world", "the quick brown fox", "", "numbers 0 1 2", "café 你好"]
 
@@ -330,6 +332,40 @@ def test_an_engine_that_is_forgotten_stops_by_itself(model):
 
 def test_every_error_is_a_tercet_error():
     assert all(issubclass(kind, TercetError) for _, kind, _ in BAD.values())
+
+
+@pytest.mark.parametrize(
+    ("texts", "brief"),
+    [
+        ("one", True),
+        (["one"] * 4, True),
+        (["x" * 100] * 4, True),
+        ((), True),
+        ("x" * 401, False),
+        (["x" * 101] * 4, False),
+        (["one"] * 5, False),
+        (Item(text="one"), False),
+        ([Item(text="one")], False),
+        ([None], False),
+        (iter(["one"]), False),
+    ],
+)
+def test_only_few_short_texts_are_brief(texts, brief):
+    assert is_brief(texts) == brief
+
+
+def test_only_a_brief_call_is_tokenised_on_the_event_loop(engine, model, monkeypatch):
+    threads, encode = [], StoredCheckpoint.encode
+
+    def watched(self, *arguments):
+        threads.append(threading.current_thread())
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(StoredCheckpoint, "encode", watched)
+    for text in ("short", "long " * 100):
+        asyncio.run(engine.aencode(model, [text]))
+    brief, other = threads
+    assert brief is threading.current_thread() and other.name.startswith("tercet-host")
 
 
 def test_bfloat16_stays_close(bert):

@@ -64,8 +64,8 @@ def test_prepare_reaches_every_layer_and_may_be_repeated() -> None:
     layers = nn.Sequential(draw(2, 8, 8, True, torch.float32)[0], nn.Sequential(draw(3, 8, 8, False, torch.float32)[0]))
     x = torch.randn(4, 8)
     expected = copy.deepcopy(layers)(x)
-    for _ in range(2):
-        prepare(layers)
+    for cores in (1, 3):
+        prepare(layers, cores)
         assert torch.allclose(layers(x), expected, atol=4e-6)
 
 

@@ -1,0 +1,29 @@
+"""The command line of a script that measures one model after the other."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from facts import facts
+from harness import Contender, options, serve
+from outcome import Row, finish
+
+
+def main(
+    about: str | None,
+    contenders: Mapping[str, Callable[[str], Contender]],
+    models: Iterable[str],
+    measure: Callable[[str, Namespace], Row],
+    packages: Sequence[str],
+    **amounts: int,
+) -> int:
+    """Measure the model that is asked for, or all; return the exit code. A contender is made with a model's name."""
+    parser = options(about, contenders, rounds=5, **amounts)
+    parser.add_argument("--model", choices=models, help="default all")
+    asked = parser.parse_args()
+    if asked.child:
+        serve(lambda: contenders[asked.child](asked.model))
+        return 0
+    rows = [measure(name, asked) for name in ([asked.model] if asked.model else models)]
+    return finish(rows, facts(packages), asked.json)
