@@ -168,14 +168,27 @@ def test_the_same_sequence_alone_and_in_a_batch() -> None:
 
 @pytest.mark.parametrize("window", [(-1, -1), (31, 64)])
 @pytest.mark.parametrize("dims", [16, 32, 64])
-def test_a_short_sequence_has_the_same_bytes_in_any_company(window: tuple[int, int], dims: int) -> None:
-    lengths = (1, 3, 9, 8, 8, 7, 16, 15, 17, 31, 32, 32, 33, 5)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_padded_sequence_has_the_same_bytes_in_any_company(
+    window: tuple[int, int], dims: int, dtype: torch.dtype
+) -> None:
+    lengths = (1, 3, 9, 8, 8, 7, 16, 15, 17, 31, 32, 32, 33, 47, 48, 60, 5)
     batch = batch_of(lengths)
-    q, k, v = draw(batch, dims=dims)
+    q, k, v = (x.to(dtype) for x in draw(batch, dims=dims))
+    longest = module._padding(q, window, None).longest
     together = attention(q, k, v, batch, window=window)
     for length, rows in zip(lengths, torch.arange(len(q)).split(lengths), strict=True):
         alone = attention(q[rows], k[rows], v[rows], batch_of((length,)), window=window)
-        assert torch.equal(together[rows], alone) or length > 32
+        assert torch.equal(together[rows], alone) or length > longest
+
+
+@pytest.mark.parametrize("window", [(-1, -1), (3, 4)])
+def test_filler_is_not_attended_to_and_comes_out_as_zeros(window: tuple[int, int]) -> None:
+    batch = batch_of((7, 7, 40)).filled(60)
+    q, k, v = draw(batch)
+    ours = attention(q, k, v, batch, window=window)
+    assert_close(ours[:54], naive(q, k, v, batch, window=window)[:54])
+    assert not ours[54:].any()
 
 
 def test_what_is_not_finite_stays_in_its_own_sequence() -> None:

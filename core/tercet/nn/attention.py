@@ -9,6 +9,7 @@ Short sequences are padded into common blocks, since a run of each length would 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.nn.batch import PADDED_UP_TO, PackedBatch, PaddedRun, Run
+from tercet.nn.batch import PackedBatch, PaddedRun, Padding, Run
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
 Window = tuple[int, int]  # how many tokens to the left and right may be attended to; -1 for all
 
+_SHORT = 32  # tokens of a sequence that is padded to spare a call of its own
 _QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
 _BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
 _SCORES_IN_CACHE = 1 << 20  # scores a block of `_bmm` computes at once: 2 MB in bfloat16
@@ -62,9 +64,8 @@ def attention(
     # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
-    out = torch.empty_like(q)
-    sees_all = bias is None and all(side < 0 or side >= PADDED_UP_TO - 1 for side in window)
-    for block in batch.blocks if sees_all else batch.runs:
+    out = torch.zeros_like(q) if batch.filler else torch.empty_like(q)
+    for block in batch.blocks(_padding(q, window, bias)):
         if isinstance(block, PaddedRun):
             _attend_padded(q, k, v, out, block, scale)
             continue
@@ -96,10 +97,36 @@ def _attend_run(
 
 
 def _attend_padded(q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: PaddedRun, scale: float) -> None:
-    qs, ks, vs = (x.index_select(0, run.tokens).view(-1, run.length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+    qs, ks, vs = (_padded(x, run) for x in (q, k, v))
     ks, vs = (_for_each_head(x, q.shape[1]) for x in (ks, vs))
-    mixed = F.scaled_dot_product_attention(qs, ks, vs, attn_mask=run.mask.to(q.dtype), scale=scale)
-    torch.index_select(mixed.transpose(1, 2).flatten(0, 1), 0, run.places, out=out[run.start : run.stop])
+    mixed = F.scaled_dot_product_attention(qs, ks, vs, attn_mask=run.mask, scale=scale).transpose(1, 2).flatten(0, 1)
+    target = out[run.start : run.stop]
+    if run.full:
+        target[:] = mixed
+    else:
+        torch.index_select(mixed, 0, run.places, out=target)
+
+
+def _padded(x: Tensor, run: PaddedRun) -> Tensor:
+    """Return the run's tokens as (n, N, L, d), what is at the places without a token being of no matter."""
+    rows = x[run.start : run.stop] if run.full else x.index_select(0, run.tokens)
+    return rows.view(-1, run.length, *x.shape[1:]).transpose(1, 2)
+
+
+def _padding(q: Tensor, window: Window, bias: Bias | None) -> Padding:
+    """Return which sequences are padded: short ones, to spare calls; any where the last keys are slow if few."""
+    multiple, longest = _padding_of(q.device, q.dtype)
+    sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
+    return Padding(multiple, 0 if bias is not None else min(longest, sees_all), q.dtype)
+
+
+@cache
+def _padding_of(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
+    """Return a multiple, and up to which length sequences are padded to it."""
+    if device.type != "cpu" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        return 8, _SHORT
+    # Measured: keys that fill no vector of 16 take as long as 16 to 64 (docs/adr/0002-attention-by-runs.md).
+    return 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
 
 
 def _for_each_head(x: Tensor, heads: int) -> Tensor:
@@ -146,10 +173,18 @@ def _added(
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) -> Tensor:
     """Return attention over equal blocks: q (n, N, L, d), k and v (n, N, S, d), extra bool or additive."""
-    # Measured: bmm + softmax + bmm beats SDPA two- to threefold in bfloat16 from about 64 tokens; SDPA wins in float32.
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and extra is None and q.shape[2] >= 64:
+    if q.device.type == "cpu" and _prefers_bmm(q.dtype) and extra is None and q.shape[2] >= 64:
         return _bmm(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
+
+
+def _prefers_bmm(dtype: torch.dtype) -> bool:
+    """Whether bmm + softmax + bmm beats SDPA on this processor, from about 64 tokens.
+
+    Measured two- to threefold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32
+    it is everywhere.
+    """
+    return dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
 
 
 def _bmm(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

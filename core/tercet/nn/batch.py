@@ -12,8 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-PADDED_UP_TO = 32  # tokens of a sequence that attention pads, to a multiple of
-_PADDED_TO = 8
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Which sequences attention pads.
+
+    Attributes:
+        multiple: they are padded to a multiple of so many tokens.
+        longest: tokens of the longest that is padded; 0 pads none.
+        dtype: of the mask.
+    """
+
+    multiple: int
+    longest: int
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,14 +74,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaddedRun:
-    """Neighbouring short sequences of n different lengths, which attention computes as one dense block of n · length.
+    """Neighbouring sequences of n lengths, padded to a common one, which attention computes as one dense block.
 
     Attributes:
         start: first packed token. stop: one past the last.
         length: places of each sequence in the block.
         tokens: (n · length,) int64, the packed token at each place; a sequence's first where it has none.
         places: (stop − start,) int64, the place of each packed token.
-        mask: (n, 1, 1, length) float32, −inf at the places without a token, else 0.
+        mask: (n, 1, 1, length), −inf at the places that may not be attended to, else 0.
+        full: whether there is a token at every place, so that `tokens` and `places` need not be looked up.
     """
 
     start: int
@@ -78,18 +91,27 @@ class PaddedRun:
     tokens: Tensor
     places: Tensor
     mask: Tensor
+    full: bool
 
     @classmethod
-    def of(cls, lengths: Sequence[int], start: int, length: int, device: torch.device) -> PaddedRun:
-        """Return the run of sequences that begin at the packed token `start`."""
-        ends = np.array(lengths)[:, None]
-        place = np.arange(length)
+    def of(cls, runs: Sequence[Run], length: int, dtype: torch.dtype, device: torch.device) -> PaddedRun:
+        """Return neighbouring runs as one, with a mask of that type."""
+        counts = [run.count for run in runs]
+        ends = np.repeat([run.length for run in runs], counts)[:, None]
+        attended = np.repeat([run.attended for run in runs], counts)[:, None]
+        place, start = np.arange(length), runs[0].start
         filled = place < ends
         firsts = start + np.cumsum(ends, 0) - ends
         tokens, places = np.where(filled, firsts + place, firsts).ravel(), np.flatnonzero(filled)
-        mask = np.where(filled, np.float32(0), np.float32(-np.inf))[:, None, None]
+        mask = np.where(place < attended, np.float32(0), np.float32(-np.inf))[:, None, None]
         return cls(
-            start, start + len(places), length, *(torch.from_numpy(x).to(device) for x in (tokens, places, mask))
+            start=start,
+            stop=runs[-1].stop,
+            length=length,
+            tokens=torch.from_numpy(tokens).to(device),
+            places=torch.from_numpy(places).to(device),
+            mask=torch.from_numpy(mask).to(device, dtype),
+            full=bool(filled.all()),
         )
 
 
@@ -103,6 +125,7 @@ class PackedBatch:
         cu_seqlens: (B + 1,) int32, sequence b is tokens `cu_seqlens[b]:cu_seqlens[b + 1]`.
         pool_mask: (T,) bool, False where dense pooling skips a token; None when it skips none.
         sequences: the sequences themselves, on the host.
+        filler: how many of them, at the end, are there only to make up a number of tokens; nobody reads their states.
     """
 
     input_ids: Tensor
@@ -111,6 +134,7 @@ class PackedBatch:
     cu_seqlens: Tensor
     pool_mask: Tensor | None
     sequences: Sequence[TokenSequence]
+    filler: int = 0
 
     @classmethod
     def of(cls, sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> PackedBatch:
@@ -178,21 +202,26 @@ class PackedBatch:
         """The batch as runs of equal sequences; sort the sequences by length to make them few."""
         return tuple(_runs(self.sequences))
 
-    @cached_property
-    def blocks(self) -> tuple[Run | PaddedRun, ...]:
-        """The batch as few dense blocks: short sequences padded to the next multiple of 8, longer ones as in `runs`.
+    def blocks(self, padding: Padding) -> tuple[Run | PaddedRun, ...]:
+        """Return what attention computes as few dense blocks, filler left out: padded sequences, and the rest in runs.
 
-        A short sequence is padded whatever its neighbours are, so that it comes out the same among any.
+        A sequence is padded whatever its neighbours are, so that it comes out the same among any.
         """
-        blocks: list[Run | PaddedRun] = []
-        for length, group in groupby(self.runs, _padded_length):
-            runs = list(group)
+        if padding not in self._blocks:
+            self._blocks[padding] = tuple(self._blocked(padding))
+        return self._blocks[padding]
+
+    @cached_property
+    def _blocks(self) -> dict[Padding, tuple[Run | PaddedRun, ...]]:
+        return {}
+
+    def _blocked(self, padding: Padding) -> Iterator[Run | PaddedRun]:
+        runs = _runs(self.sequences[: len(self.sequences) - self.filler])
+        for length, group in groupby(runs, lambda run: _padded_length(run, padding)):
             if length is None:
-                blocks += runs
+                yield from group
             else:
-                lengths = [run.length for run in runs for _ in range(run.count)]
-                blocks.append(PaddedRun.of(lengths, runs[0].start, length, self.input_ids.device))
-        return tuple(blocks)
+                yield PaddedRun.of(list(group), length, padding.dtype, self.input_ids.device)
 
     @cached_property
     def first_pooled(self) -> Tensor:
@@ -206,18 +235,18 @@ class PackedBatch:
         missing = tokens - len(self.input_ids)
         lengths = [min(self.max_seqlen, missing - done) for done in range(0, missing, self.max_seqlen)]
         filler = [TokenSequence(np.zeros(n, np.int64)) for n in lengths]
-        return PackedBatch.of([*self.sequences, *filler], self.input_ids.device) if filler else self
+        if not filler:
+            return self
+        return replace(PackedBatch.of([*self.sequences, *filler], self.input_ids.device), filler=len(filler))
 
     def with_positions(self, positions: Tensor) -> PackedBatch:
         """Return the same batch with other positions, (T,) int64."""
         return replace(self, positions=positions)
 
 
-def _padded_length(run: Run) -> int | None:
-    """Return how long the run's sequences are once padded, None if they are too long to gain by it."""
-    if run.length > PADDED_UP_TO or run.attended != run.length:
-        return None
-    return -(-run.length // _PADDED_TO) * _PADDED_TO
+def _padded_length(run: Run, padding: Padding) -> int | None:
+    """Return how long the run's sequences are once padded, None if they are not."""
+    return -(-run.length // padding.multiple) * padding.multiple if run.length <= padding.longest else None
 
 
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:
