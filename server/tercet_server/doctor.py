@@ -126,7 +126,7 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
     rows, width, out = _PRODUCT
     product = linear.Linear(width, out, bias=False)
     product.weight = torch.nn.Parameter(torch.ones(out, width, device=device, dtype=dtype), requires_grad=False)
-    linear.prepare(product)
+    linear.prepare(product, torch.get_num_threads())
     x = torch.ones(rows, width, device=device, dtype=dtype)
 
     def multiply() -> None:

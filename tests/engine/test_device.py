@@ -34,7 +34,7 @@ def test_the_cpu_runs_float32_within_half_of_the_memory():
     ("precision", "packs", "told"), [("bfloat16", False, 1), ("bfloat16", True, 0), ("float32", False, 0)]
 )
 def test_a_precision_without_a_fast_kernel_is_said_to_be_slow(precision, packs, told, monkeypatch, caplog):
-    monkeypatch.setattr(module, "can_pack", lambda dtype: packs)
+    monkeypatch.setattr(module, "packing", lambda dtype: packs)
     open_device("cpu", precision, None)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * told
 

@@ -9,11 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tercet.nn import linear as linear_module
+from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
-from tercet.nn.linear import Linear, can_pack, compiled_rows, is_packed, kernel_name, prepare
+from tercet.nn.linear import Linear, even_rows, kernel_name, layout, prepare
+from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing
 
 SHAPES = [(1, 16, 16), (3, 33, 7), (17, 384, 1536), (600, 96, 48)]  # rows, in, out: fewer and more than _PACKED_ROWS
+KINDS: list[tuple[type[PackedWeight], torch.dtype]] = [
+    (OneDnnWeight, torch.float32),
+    (OneDnnWeight, torch.bfloat16),
+    (MklWeight, torch.float32),
+]
 BOUND = {torch.float32: 4e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
+
+
+def choose(packed: type[PackedWeight] | None, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Have weights packed so from now on; skip where that cannot be."""
+    if packed is not None and not packed_module.runs(packed, dtype):
+        pytest.skip(f"{packed.name} does not multiply {dtype} here")
+    monkeypatch.setattr(linear_module, "packing", lambda dtype: packed)
 
 
 def draw(rows: int, width: int, out: int, bias: bool, dtype: torch.dtype) -> tuple[Linear, torch.Tensor, torch.Tensor]:
@@ -31,16 +46,21 @@ def draw(rows: int, width: int, out: int, bias: bool, dtype: torch.dtype) -> tup
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("with_residual", [True, False])
-@pytest.mark.parametrize("prepared", [True, False])
-@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize(("packed", "dtype"), [*KINDS, *((None, dtype) for dtype in BOUND)])
 def test_equals_the_formula(
-    shape: tuple[int, int, int], bias: bool, with_residual: bool, prepared: bool, dtype: torch.dtype
+    shape: tuple[int, int, int],
+    bias: bool,
+    with_residual: bool,
+    packed: type[PackedWeight] | None,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    choose(packed, monkeypatch, dtype)
     layer, x, residual = draw(*shape, bias, dtype)
     assert layer.weight is not None
     weight, added = layer.weight.double(), layer.bias.double() if layer.bias is not None else None
-    if prepared:
-        layer.prepare()
+    layer.pack()
+    assert (layer.weight is None) == (packed is not None)
     for name, activation in ACTIVATIONS.items():
         before = x.clone(), residual.clone()
         ours = layer(x, activation=name, residual=residual if with_residual else None)
@@ -72,33 +92,66 @@ def test_prepare_reaches_every_layer_and_may_be_repeated() -> None:
 def test_the_kernel_is_named_by_what_can_run() -> None:
     cpu = torch.device("cpu")
     for dtype in BOUND:
-        assert kernel_name(cpu, dtype) == ("onednn-packed" if can_pack(dtype) else "torch")
-    assert not can_pack(torch.float16) and not can_pack(torch.float64)
+        chosen = packing(dtype)
+        assert kernel_name(cpu, dtype) == (chosen.name if chosen else "torch")
+    assert packing(torch.float16) is None and packing(torch.float64) is None
     assert kernel_name(torch.device("cuda"), torch.bfloat16) == "cublas"
 
 
-def test_a_prepared_layer_holds_one_copy_of_its_weight() -> None:
-    layer, _, _ = draw(2, 64, 64, True, torch.float32)
-    layer.prepare()
-    assert (layer.weight is None) == can_pack(torch.float32)
+@pytest.mark.parametrize(
+    ("intel", "avx512", "lacking", "expected"),
+    [
+        (True, True, None, MklWeight),
+        (True, True, MklWeight, OneDnnWeight),
+        (True, False, None, OneDnnWeight),
+        (False, True, None, OneDnnWeight),
+        (False, True, OneDnnWeight, None),
+    ],
+)
+def test_the_maker_of_the_processor_decides_between_the_layouts(
+    intel: bool,
+    avx512: bool,
+    lacking: type[PackedWeight] | None,
+    expected: type[PackedWeight] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packed_module, "is_intel", lambda: intel)
+    monkeypatch.setattr(packed_module, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(packed_module, "runs", lambda packed, dtype: packed is not lacking)
+    assert packing.__wrapped__(torch.float32) is expected
 
 
 def test_row_counts_are_few_and_at_most_an_eighth_too_many() -> None:
-    counts = {compiled_rows(rows) for rows in range(1, 2049)}
-    assert len(counts) <= 60
-    for rows in (1, 8, 9, 100, 128, 129, 1000, 1025, 2047, 2048, 5000):
-        given = compiled_rows(rows)
-        assert rows <= given <= max(rows + 3, rows * 1.125)
-    assert not is_packed(Linear(4, 4))
+    for packed, most in ((OneDnnWeight, 60), (MklWeight, 110)):
+        counts = {even_rows(rows, packed) for rows in range(1, 2049)}
+        assert len(counts) <= most
+        for rows in (1, 8, 9, 100, 128, 129, 1000, 1025, 2047, 2048, 5000):
+            given = even_rows(rows, packed)
+            assert rows <= given <= max(rows + 3, rows * (1 + 0.5**packed.fineness))
 
 
+def test_the_layout_of_products_is_that_of_the_first_that_is_packed() -> None:
+    layers = nn.Sequential(nn.Identity(), draw(2, 8, 8, True, torch.float32)[0])
+    assert layout(layers) is None
+    prepare(layers)
+    assert layout(layers) is packing(torch.float32)
+
+
+@pytest.mark.parametrize(("packed", "dtype"), KINDS)
 @pytest.mark.parametrize("shape", SHAPES[1:])
 @pytest.mark.parametrize("residual", [False, True])
-def test_a_row_comes_out_the_same_among_any_number_of_rows(shape: tuple[int, int, int], residual: bool) -> None:
+def test_a_row_comes_out_the_same_among_any_number_of_rows(
+    packed: type[PackedWeight],
+    dtype: torch.dtype,
+    shape: tuple[int, int, int],
+    residual: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choose(packed, monkeypatch, dtype)
     _, width, out = shape
-    layer, x, _ = draw(300, width, out, True, torch.float32)
-    layer.prepare()
-    added = torch.randn(300, out) if residual else None
+    layer, x, _ = draw(300, width, out, True, dtype)
+    prepare(layer, torch.get_num_threads())
+    added = torch.randn(300, out).to(dtype) if residual else None
     with torch.inference_mode():
         whole = layer(x, residual=added)
         for first, last in ((7, 8), (5, 7), (20, 57), (40, 300)):

@@ -41,7 +41,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
     """Return the model that `spec` describes, its weights on `device` in `dtype` and in the kernels' layout.
 
     Args:
-        cores: how many threads may change the layout side by side.
+        cores: how many may change the layout, and will at most compute.
 
     Raises:
         UnsupportedModelError: no family runs this architecture; the message lists those that exist.

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from tercet.nn.linear import Linear
+from tercet.nn.linear import Linear, prepare
 from tercet.nn.model import Model
 from tercet.nn.team import compute_with
 
@@ -48,7 +48,7 @@ def rounds_alike(cores: int) -> bool:
 def _rounds_alike(rows: int, width: int, out: int, cores: int, draw: torch.Generator) -> bool:
     product = Linear(width, out, bias=False)
     torch.nn.init.normal_(product.weight, generator=draw)  # type: ignore[arg-type]
-    product.prepare()
+    prepare(product, cores)
     x = torch.randn(rows, width, generator=draw)
     made = []
     for count in (1, cores):

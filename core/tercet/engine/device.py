@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from tercet.errors import InvalidInputError
-from tercet.nn.linear import can_pack
+from tercet.nn.packed import packing
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
     budget = _default_budget(target) if memory_budget is None else parse_bytes(memory_budget)
     if on_gpu:
         return Device(target, precision, budget, 65_536)
-    if precision != "float32" and not can_pack(PRECISIONS[precision]):
+    if precision != "float32" and not packing(PRECISIONS[precision]):
         log.warning("%s has no fast kernel on this processor: expect it to be slower than float32", precision)
     # Measured on CPU cores: throughput is flat from 1 k to 8 k tokens, and the smallest keeps latency low.
     return Device(target, precision, budget, 1_024, workers=torch.get_num_threads())

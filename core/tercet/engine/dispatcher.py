@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tercet.engine.batch_run import Rows, run_batch
+from tercet.engine.batch_run import Outcome, Rows, run_batch
 from tercet.engine.calls import Call
 from tercet.engine.crew import Crew
 from tercet.engine.device import Device
@@ -190,40 +190,47 @@ class Dispatcher:
     def _run(self, batch: Batch) -> None:
         start = time.monotonic()
         try:
-            self._forward(batch)
+            try:
+                parts = self._forward(batch)
+            finally:
+                seconds = time.monotonic() - start
+                self._end(batch, seconds)  # before its callers know: what they send next then comes to an idle engine
+            for works, rows in parts:
+                if batch.key.lane is Lane.BULK:
+                    self._pool.submit(_hand_back, works, rows)
+                else:
+                    _hand_back(works, rows)
         except BaseException as error:
             for call, _ in by_call(batch.works):
                 call.fail(TercetError(f"the batch was lost: {type(error).__name__}: {error}"))
             raise
         finally:
-            tokens, seconds = sum(work.tokens for work in batch.works), time.monotonic() - start
-            with self._lock:
-                self._measure(tokens * self._schedule.running, seconds)  # as if those beside it had done as much
-                self._schedule.end(batch)
-                if self._queue.tokens:
-                    self._crew.wake()  # what waits may be for another worker than this one
             if self._observers:
-                key = batch.key
-                lane = key.lane.name.lower()
-                self._observers(BatchEvent(key.model, key.outputs, lane, len(batch.works), tokens, seconds))
+                key, lane = batch.key, batch.key.lane.name.lower()
+                self._observers(BatchEvent(key.model, key.outputs, lane, len(batch.works), batch.tokens, seconds))
 
-    def _forward(self, batch: Batch) -> None:
-        """Run the batch and hand its rows to their calls."""
+    def _forward(self, batch: Batch) -> list[Outcome]:
+        """Return the batch in parts with their rows, or with what failed them."""
         key, lease = batch.key, batch.turn.lease
         began = time.monotonic()
         if self._device.workers > 1:
             compute_with(self._device.workers if batch.wide else 1)
         lease.touch()
         short = partial(self._tell_out_of_memory, key.model)
-        parts = run_batch(lease.model, batch.works, key.outputs, self._device, self._residency.evict_idle, short)
-        for works, rows in parts:
-            for call, _ in by_call(works):
+        parts = []
+        for part in run_batch(lease.model, batch.works, key.outputs, self._device, self._residency.evict_idle, short):
+            for call, _ in by_call(part[0]):
                 call.ran(began)
             began = time.monotonic()
-            if key.lane is Lane.BULK:
-                self._pool.submit(_hand_back, works, rows)
-            else:
-                _hand_back(works, rows)
+            parts.append(part)
+        return parts
+
+    def _end(self, batch: Batch, seconds: float) -> None:
+        with self._lock:
+            self._measure(batch.tokens * self._schedule.running, seconds)  # as if those beside it had done as much
+            self._schedule.end(batch)
+            if self._queue.tokens:
+                self._crew.wake()  # what waits may be for another worker than this one
 
     def _tell_out_of_memory(self, model: str, step: str) -> None:
         log.warning("%s: a batch did not fit into memory; next: %s", model, step)

@@ -21,6 +21,11 @@ class Batch:
     turn: Turn
     wide: bool
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has."""
+        return sum(work.tokens for work in self.works)
+
 
 class Schedule:
     """Which batch a worker runs next (docs/adr/0007-cores-and-row-counts.md); its owner holds the lock.

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch, PaddedRun, Padding, Run
+from tercet.nn.processor import has_amx, has_avx512
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
@@ -123,7 +124,7 @@ def _padding(q: Tensor, window: Window, bias: Bias | None) -> Padding:
 @cache
 def _padding_of(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
     """Return a multiple, and up to which length sequences are padded to it."""
-    if device.type != "cpu" or "AVX512" not in torch.backends.cpu.get_cpu_capability():
+    if device.type != "cpu" or not has_avx512():
         return 8, _SHORT
     # Measured: keys that fill no vector of 16 take as long as 16 to 64 (docs/adr/0002-attention-by-runs.md).
     return 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
@@ -184,7 +185,7 @@ def _prefers_bmm(dtype: torch.dtype) -> bool:
     Measured two- to threefold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32
     it is everywhere.
     """
-    return dtype == torch.bfloat16 and not torch.cpu._is_amx_tile_supported()
+    return dtype == torch.bfloat16 and not has_amx()
 
 
 def _bmm(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

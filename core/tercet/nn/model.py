@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tercet.nn import linear
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head
+from tercet.nn.packed import PackedWeight
 
 LOGITS = "logits"  # what the head "score" computes before its activation, under a name like a head's
 
@@ -31,9 +32,9 @@ class Model(nn.Module):
         return {name: self._read(name, hidden, batch) for name in outputs}
 
     def states(self, batch: PackedBatch) -> Tensor:
-        """Return the backbone's (T, H) states, computed at a row count that its kernels are compiled for."""
+        """Return the backbone's (T, H) states, computed at a row count that suits its products."""
         tokens = len(batch.input_ids)
-        filled = batch.filled(linear.compiled_rows(tokens)) if self._is_packed else batch
+        filled = batch.filled(linear.even_rows(tokens, self._layout)) if self._layout else batch
         hidden: Tensor = self.backbone(filled)
         return hidden[:tokens]
 
@@ -50,8 +51,8 @@ class Model(nn.Module):
         return sum(part.in_features * part.out_features for part in products)
 
     @cached_property
-    def _is_packed(self) -> bool:
-        return linear.is_packed(self.backbone)
+    def _layout(self) -> type[PackedWeight] | None:
+        return linear.layout(self.backbone)
 
     def _read(self, name: str, hidden: Tensor, batch: PackedBatch) -> Tensor:
         head = self._head(name)
