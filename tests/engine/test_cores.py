@@ -105,6 +105,17 @@ def test_a_worker_that_cannot_be_given_its_cores_fails_the_call_and_goes_on(rig,
     assert model.batches == [[2]] and rig.dispatcher.restarts == 1
 
 
+def test_a_batch_is_over_before_its_caller_knows(rig):
+    """So that the caller's next text comes to an idle engine."""
+    gate = threading.Event()
+    rig.model("m", Watched(gate=gate))
+    call, running = rig.call("m", [1]), []
+    call.done.add_done_callback(lambda _: running.append(rig.dispatcher._schedule.running))
+    gate.set()
+    call.done.result(5)
+    assert running == [0]
+
+
 def test_many_batches_get_a_core_each_side_by_side(rig):
     rig.model("m", model := Watched(seconds=0.02))
     call = rig.call("m", list(range(12)), lane=Lane.BULK)
