@@ -76,7 +76,7 @@ def test_rounding_is_compared_by_trying(monkeypatch):
     """True or false is the processor's to say; a product that depends on the cores is found out."""
     asked = []
     monkeypatch.setattr(cores_module, "compute_with", asked.append)
-    assert rounds_alike.__wrapped__(2) is True and asked == [1, 2] * 4
+    assert rounds_alike.__wrapped__(2) is True and asked == [1, 2] * 6
     monkeypatch.setattr(cores_module.Linear, "forward", lambda self, x: x + asked[-1])
     assert rounds_alike.__wrapped__(2) is False
     monkeypatch.setattr(cores_module, "rounds_alike", lambda cores: True)
@@ -106,7 +106,7 @@ def test_a_worker_that_cannot_be_given_its_cores_fails_the_call_and_goes_on(rig,
 
 
 def test_a_batch_is_over_before_its_caller_knows(rig):
-    """So that the caller's next text comes to an idle engine."""
+    """So that what the caller sends next does not wait for it."""
     gate = threading.Event()
     rig.model("m", Watched(gate=gate))
     call, running = rig.call("m", [1]), []
@@ -114,6 +114,18 @@ def test_a_batch_is_over_before_its_caller_knows(rig):
     gate.set()
     call.done.result(5)
     assert running == [0]
+
+
+def test_calls_that_wait_are_taken_together_and_get_all_cores(rig):
+    gate = threading.Event()
+    rig.model("m", model := Watched(gate=gate))
+    first = rig.call("m", [0])
+    assert model.started.acquire(timeout=5)
+    rest = [rig.call("m", [i], length=1) for i in range(1, 5)]  # four tokens: one batch
+    gate.set()
+    for call in [first, *rest]:
+        call.done.result(5)
+    assert model.batches == [[0], [1, 2, 3, 4]] and model.cores == [WORKERS, WORKERS]
 
 
 def test_many_batches_get_a_core_each_side_by_side(rig):
@@ -124,18 +136,18 @@ def test_many_batches_get_a_core_each_side_by_side(rig):
     assert set(model.cores) == {1} and max(model.beside) == WORKERS
 
 
-def test_what_comes_while_a_lone_batch_runs_waits_for_it_and_then_shares(rig):
+def test_more_than_a_batch_that_waits_for_a_lone_one_then_runs_side_by_side(rig):
     gate = threading.Event()
     rig.model("m", model := Watched(gate=gate))
     first = rig.call("m", [0])
     assert model.started.acquire(timeout=5)
-    rest = [rig.call("m", [i]) for i in (1, 2, 3)]
+    rest = [rig.call("m", list(range(i, i + 12))) for i in (1, 20, 40)]
     time.sleep(0.05)
     assert model.cores == [WORKERS]
     gate.set()
     for call in [first, *rest]:
         call.done.result(5)
-    assert model.cores == [WORKERS, 1, 1, 1] and model.beside[0] == 1
+    assert model.cores[:8] == [WORKERS] + [1] * 7 and model.beside[0] == 1
 
 
 def test_a_large_models_batches_run_one_at_a_time_on_all_cores(rig):

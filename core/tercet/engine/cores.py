@@ -15,17 +15,17 @@ from tercet.nn.team import compute_with
 _WIDE_FROM = 40_000_000
 # Below so many, a batch is taken to be over before a second core could be of use: chosen, not measured.
 _SHARED_FROM = 1_000_000
-# (rows, in, out) of products whose rounding is compared: short queries to a small model, where long sums may be split.
-_PROBED = ((8, 384, 1152), (12, 384, 384), (12, 1536, 384), (44, 1536, 384))
+# (rows, in, out) of products whose rounding is compared: where rows are few, long sums may be split.
+_PROBED = ((8, 384, 1152), (12, 384, 384), (12, 1536, 384), (44, 1536, 384), (200, 384, 1536), (700, 1536, 384))
 
 
 def is_wide(model: Model) -> bool:
-    """Whether each of the model's batches gets all cores, and not only one that comes to an idle engine."""
+    """Whether each of the model's batches gets all cores, and not only one that leaves nothing waiting."""
     return model.multiplied_weights >= _WIDE_FROM
 
 
 def may_share(model: Model, cores: int) -> bool:
-    """Whether a batch of a small model that is alone may get all cores: if it gains, and the bytes stay the same.
+    """Whether a batch of a small model may get all cores while it is alone: if it gains, and the bytes stay the same.
 
     A text must get the same bytes whatever else is under way. Call it on the one thread that may have all cores.
     """

@@ -194,7 +194,9 @@ class Dispatcher:
                 parts = self._forward(batch)
             finally:
                 seconds = time.monotonic() - start
-                self._end(batch, seconds)  # before its callers know: what they send next then comes to an idle engine
+                self._end(
+                    batch, seconds
+                )  # before its callers know, so that what they send next finds no batch under way
             for works, rows in parts:
                 if batch.key.lane is Lane.BULK:
                     self._pool.submit(_hand_back, works, rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tercet.engine.cores import may_share
@@ -39,7 +37,6 @@ class Schedule:
     def __init__(self, device: Device, queue: BatchQueue, turns: Turns) -> None:
         self._device, self._queue, self._turns = device, queue, turns
         self._running: list[Batch] = []
-        self._idle_since = 0.0  # when the last batch ended with no other under way, by the monotonic clock
 
     @property
     def running(self) -> int:
@@ -62,7 +59,7 @@ class Schedule:
             return None
         shares = not self._running and self._may_share(turn)
         works = [work for work in self._queue.take(key) if work.call.alive]
-        batch = Batch(key, works, turn, wide=turn.wide or (shares and self._is_alone(works)))
+        batch = Batch(key, works, turn, wide=turn.wide or (shares and not self._queue.tokens))
         if works:
             turn.running += 1
             self._running.append(batch)
@@ -72,8 +69,6 @@ class Schedule:
         """Count a batch as done."""
         batch.turn.running -= 1
         self._running.remove(batch)
-        if not self._running:
-            self._idle_since = time.monotonic()
 
     def _has_room(self, worker: int, turn: Turn) -> bool:
         """Whether this worker may run a batch now: a wide one has all cores to itself, and the first worker runs it."""
@@ -87,7 +82,3 @@ class Schedule:
         workers = self._device.workers
         # What `may_share` finds out holds for float32.
         return workers > 1 and self._device.precision == "float32" and may_share(turn.lease.model, workers)
-
-    def _is_alone(self, works: Sequence[Work]) -> bool:
-        """Whether the works came to an idle engine and left nothing waiting."""
-        return not self._queue.tokens and all(work.enqueued_at >= self._idle_since for work in works)
