@@ -1,4 +1,4 @@
-"""Claim: bulk encoding in float32 reaches 75, 82 and 87 % of oneDNN's GEMM rate for MiniLM, base and large models.
+"""Claim: bulk encoding in float32 reaches 75, 82 and 87 % of the GEMM rate for MiniLM, base and large models.
 
 The rate is that of the layers' own products with 1,024 rows on packed weights, in processes of their own that take
 turns with the encoding: once with all cores on each product and once with a core for each, whichever is faster. The
@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from outcome import Row
 
 ROWS = 1024
-PEER = "oneDNN's GEMM alone"
+PEER = "the packed GEMM alone"
 
 
 @dataclass(frozen=True, slots=True)
