@@ -175,7 +175,7 @@ def test_a_padded_sequence_has_the_same_bytes_in_any_company(
     lengths = (1, 3, 9, 8, 8, 7, 16, 15, 17, 31, 32, 32, 33, 47, 48, 60, 5)
     batch = batch_of(lengths)
     q, k, v = (x.to(dtype) for x in draw(batch, dims=dims))
-    longest = module._padding(q, window, None).longest
+    longest = module._padding(q.device, dtype, window, False).longest
     together = attention(q, k, v, batch, window=window)
     for length, rows in zip(lengths, torch.arange(len(q)).split(lengths), strict=True):
         alone = attention(q[rows], k[rows], v[rows], batch_of((length,)), window=window)

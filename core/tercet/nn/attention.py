@@ -66,7 +66,7 @@ def attention(
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
     out = torch.zeros_like(q) if batch.filler else torch.empty_like(q)
-    for block in batch.blocks(_padding(q, window, bias)):
+    for block in batch.blocks(_padding(q.device, q.dtype, window, bias is not None)):
         if isinstance(block, PaddedRun):
             _attend_padded(q, k, v, out, block, scale)
             continue
@@ -114,20 +114,15 @@ def _padded(x: Tensor, run: PaddedRun) -> Tensor:
     return rows.view(-1, run.length, *x.shape[1:]).transpose(1, 2)
 
 
-def _padding(q: Tensor, window: Window, bias: Bias | None) -> Padding:
-    """Return which sequences are padded: short ones, to spare calls; any where the last keys are slow if few."""
-    multiple, longest = _padding_of(q.device, q.dtype)
-    sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
-    return Padding(multiple, 0 if bias is not None else min(longest, sees_all), q.dtype)
-
-
 @cache
-def _padding_of(device: torch.device, dtype: torch.dtype) -> tuple[int, int]:
-    """Return a multiple, and up to which length sequences are padded to it."""
-    if device.type != "cpu" or not has_avx512():
-        return 8, _SHORT
-    # Measured: keys that fill no vector of 16 take as long as 16 to 64 (docs/adr/0002-attention-by-runs.md).
-    return 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
+def _padding(device: torch.device, dtype: torch.dtype, window: Window, biased: bool) -> Padding:
+    """Return which sequences are padded: short ones, to spare calls; any where the last keys are slow if few."""
+    multiple, longest = 8, _SHORT
+    if device.type == "cpu" and has_avx512():
+        # Measured: keys that fill no vector of 16 take as long as 16 to 64 (docs/adr/0002-attention-by-runs.md).
+        multiple, longest = 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
+    sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
+    return Padding(multiple, 0 if biased else min(longest, sees_all), dtype)
 
 
 def _for_each_head(x: Tensor, heads: int) -> Tensor:

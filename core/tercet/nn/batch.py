@@ -207,9 +207,10 @@ class PackedBatch:
 
         A sequence is padded whatever its neighbours are, so that it comes out the same among any.
         """
-        if padding not in self._blocks:
-            self._blocks[padding] = tuple(self._blocked(padding))
-        return self._blocks[padding]
+        blocks = self._blocks.get(padding)
+        if blocks is None:
+            blocks = self._blocks[padding] = tuple(self._blocked(padding))
+        return blocks
 
     @cached_property
     def _blocks(self) -> dict[Padding, tuple[Run | PaddedRun, ...]]:
