@@ -77,7 +77,7 @@ def test_rounding_is_compared_by_trying(monkeypatch):
     asked = []
     monkeypatch.setattr(cores_module, "compute_with", asked.append)
     assert rounds_alike.__wrapped__(2) is True and asked == [1, 2] * 6
-    monkeypatch.setattr(cores_module.Linear, "forward", lambda self, x: x + asked[-1])
+    monkeypatch.setattr(cores_module.Linear, "forward", lambda self, x, activation: x + asked[-1])
     assert rounds_alike.__wrapped__(2) is False
     monkeypatch.setattr(cores_module, "rounds_alike", lambda cores: True)
     assert may_share(Watched(), 2) and not may_share(Watched(multiplied_weights=10), 2)
@@ -85,7 +85,7 @@ def test_rounding_is_compared_by_trying(monkeypatch):
 
 @pytest.mark.parametrize("error", [RuntimeError("can't allocate memory"), MemoryError()])
 def test_a_trial_that_fails_is_a_no_and_no_call_waits_for_it(rig, monkeypatch, error):
-    def fail(self, x):
+    def fail(self, x, activation):
         raise error
 
     monkeypatch.setattr(cores_module.Linear, "forward", fail)

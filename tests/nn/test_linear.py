@@ -12,7 +12,7 @@ from torch import nn
 from tercet.nn import linear as linear_module
 from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
-from tercet.nn.linear import Linear, even_rows, kernel_name, layout, prepare
+from tercet.nn.linear import Linear, even_rows, kernel_name, layout_of, prepare
 from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing
 
 SHAPES = [(1, 16, 16), (3, 33, 7), (17, 384, 1536), (600, 96, 48)]  # rows, in, out: fewer and more than _PACKED_ROWS
@@ -132,9 +132,9 @@ def test_row_counts_are_few_and_at_most_an_eighth_too_many() -> None:
 
 def test_the_layout_of_products_is_that_of_the_first_that_is_packed() -> None:
     layers = nn.Sequential(nn.Identity(), draw(2, 8, 8, True, torch.float32)[0])
-    assert layout(layers) is None
+    assert layout_of(layers) is None
     prepare(layers)
-    assert layout(layers) is packing(torch.float32)
+    assert layout_of(layers) is packing(torch.float32)
 
 
 @pytest.mark.parametrize(("packed", "dtype"), KINDS)

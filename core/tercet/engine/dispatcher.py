@@ -194,9 +194,8 @@ class Dispatcher:
                 parts = self._forward(batch)
             finally:
                 seconds = time.monotonic() - start
-                self._end(
-                    batch, seconds
-                )  # before its callers know, so that what they send next finds no batch under way
+                # Before its callers know, so that what they send next finds no batch under way.
+                self._end(batch, seconds)
             for works, rows in parts:
                 if batch.key.lane is Lane.BULK:
                     self._pool.submit(_hand_back, works, rows)

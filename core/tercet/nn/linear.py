@@ -66,7 +66,7 @@ def prepare(module: nn.Module, cores: int = 1) -> None:
         list(pool.map(Linear.pack, products))
 
 
-def layout(module: nn.Module) -> type[PackedWeight] | None:
+def layout_of(module: nn.Module) -> type[PackedWeight] | None:
     """Return the layout of the products below `module`, or None if they run by rows."""
     packed = (part.packed for part in module.modules() if isinstance(part, Linear))
     return next((type(weight) for weight in packed if weight is not None), None)

@@ -52,7 +52,7 @@ class Model(nn.Module):
 
     @cached_property
     def _layout(self) -> type[PackedWeight] | None:
-        return linear.layout(self.backbone)
+        return linear.layout_of(self.backbone)
 
     def _read(self, name: str, hidden: Tensor, batch: PackedBatch) -> Tensor:
         head = self._head(name)
