@@ -72,7 +72,7 @@ class OneDnnWeight:
 class MklWeight:
     """MKL's layout, for Intel's processors; its products divide among as many cores as the packing thread had.
 
-    Measured beside oneDNN's with AVX-512 and AMX: products of 12 rows take 0.65 of the time on two cores and 0.85 on
+    Measured beside oneDNN's with AVX-512 and AMX: products of 12 rows take 0.75 of the time on two cores and 0.85 on
     one, of 64 rows 0.85, and a bulk load of all-MiniLM-L6-v2 0.8 to 0.9.
     """
 
