@@ -114,6 +114,7 @@ def test_a_batch_is_over_before_its_caller_knows(rig):
     gate.set()
     call.done.result(5)
     assert running == [0]
+    assert rig.residency.unload(rig.residency.records["m"]), "its lease is over too"
 
 
 def test_calls_that_wait_are_taken_together_and_get_all_cores(rig):

@@ -194,7 +194,7 @@ class Dispatcher:
                 parts = self._forward(batch)
             finally:
                 seconds = time.monotonic() - start
-                # Before its callers know, so that what they send next finds no batch under way.
+                # Before its callers know, so that what they ask for next finds no batch under way and no lease held.
                 self._end(batch, seconds)
             for works, rows in parts:
                 if batch.key.lane is Lane.BULK:
@@ -230,6 +230,7 @@ class Dispatcher:
         with self._lock:
             self._measure(batch.tokens * self._schedule.running, seconds)  # as if those beside it had done as much
             self._schedule.end(batch)
+            self._turns.end(self._queue.models())
             if self._queue.tokens:
                 self._crew.wake()  # what waits may be for another worker than this one
 
