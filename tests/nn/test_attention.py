@@ -144,8 +144,11 @@ BIASES: list[Bias | None] = [None, lambda run, q, k: q.new_zeros(1, 1, run.lengt
 
 @pytest.mark.parametrize("bias", BIASES)
 @pytest.mark.parametrize("blocks", [1 << 20, 5000])
-def test_bfloat16_stays_close(bias: Bias | None, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("amx", [True, False])
+def test_bfloat16_stays_close(bias: Bias | None, blocks: int, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SCORES_IN_CACHE", blocks)
+    monkeypatch.setattr(module, "has_amx", lambda: amx)
+    monkeypatch.setattr(module, "_padding", module._padding.__wrapped__)  # what it keeps is this processor's
     batch = batch_of((5, 63, 64, 64, 64, 150), (5, 63, 64, 64, 40, 150))
     q, k, v = draw(batch)
     expected = naive(q, k, v, batch)

@@ -1,6 +1,5 @@
 """Metrics: what Prometheus scrapes is what was sent."""
 
-import asyncio
 import re
 import shutil
 import socket
@@ -92,8 +91,9 @@ async def test_models_and_memory_are_as_the_engine_says(engine, settings, tiny):
         assert at(samples, "model_load_seconds_count", model=tiny) == 1
         assert at(samples, "model_load_seconds_sum", model=tiny) == pytest.approx(info.load_ms / 1e3)
         assert at(samples, "workers_alive") == 1 and at(samples, "worker_restarts_total") == 0
-        while (await client.get("/readyz")).status_code != 200:  # the warming batch holds the model
-            await asyncio.sleep(0.01)
+        with anyio.fail_after(30):
+            while (await client.get("/readyz")).status_code != 200:  # the warming batch holds the model
+                await anyio.sleep(0.01)
         assert (await client.post("/v1/models/tiny/unload")).status_code == 200
         samples = await scraped(client)
         assert at(samples, "model_evictions_total", model=tiny) == 1 and at(samples, "memory_used_bytes") == 0

@@ -47,6 +47,12 @@ _ALIASES = {
 }
 
 
+def finish(y: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
+    """Return activation(y) + residual, written into y."""
+    y = IN_PLACE[activation](y)
+    return y if residual is None else y.add_(residual)
+
+
 def activation_name(name: str) -> str | None:
     """Return the key into `ACTIVATIONS` for a checkpoint's name, a torch class path such as
     `torch.nn.modules.activation.Tanh` included.

@@ -66,8 +66,11 @@ def attention(
     # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
-    out = torch.zeros_like(q) if batch.filler else torch.empty_like(q)
-    for block in batch.blocks(_padding(q.device, q.dtype, window, bias is not None)):
+    out = torch.empty_like(q)
+    blocks = batch.blocks(_padding(q.device, q.dtype, window, bias is not None))
+    if batch.filler:
+        out[blocks[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with
+    for block in blocks:
         if isinstance(block, PaddedRun):
             _attend_padded(q, k, v, out, block, scale)
             continue
@@ -120,7 +123,7 @@ def _padding(device: torch.device, dtype: torch.dtype, window: Window, biased: b
     """Return which sequences are padded: short ones, to spare calls; any where the last keys are slow if few."""
     multiple, longest = 8, _SHORT
     if device.type == "cpu" and has_avx512():
-        # Measured: keys that fill no vector of 16 take as long as 16 to 64 (docs/adr/0002-attention-by-runs.md).
+        # Measured: keys beyond the last multiple of 16 are slow (docs/adr/0002-attention-by-runs.md).
         multiple, longest = 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
     sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
     return Padding(multiple, 0 if biased else min(longest, sees_all), dtype)

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from tercet.nn.activations import IN_PLACE
+from tercet.nn.activations import finish
 from tercet.nn.processor import has_avx512, is_intel
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
@@ -64,9 +64,7 @@ class OneDnnWeight:
             return linear.binary(x, residual, self._weight, bias, "add")  # type: ignore[no-any-return]
         attribute, algorithm = _FUSED.get(activation, _FUSED[None])
         y: Tensor = linear(x, self._weight, bias, attribute, [], algorithm)
-        if activation not in _FUSED:
-            y = IN_PLACE[activation](y)
-        return y if residual is None else y.add_(residual)
+        return finish(y, None if activation in _FUSED else activation, residual)
 
 
 class MklWeight:
@@ -86,8 +84,7 @@ class MklWeight:
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return the product; the operator takes the packed weight if it is told the number of rows that x has."""
         y: Tensor = torch.ops.mkl._mkl_linear(x, self._weight, self._shape, bias, x.numel() // x.shape[-1])
-        y = IN_PLACE[activation](y)
-        return y if residual is None else y.add_(residual)
+        return finish(y, activation, residual)
 
 
 @cache
