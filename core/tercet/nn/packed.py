@@ -29,7 +29,8 @@ _MKL_ROWS = 256  # MKL divides a layout among its threads for a row count; with 
 class PackedWeight(Protocol):
     """A weight (out, in) in an opaque layout, made from one by rows.
 
-    A row of a product comes out the same to the last bit among any number of others from two up.
+    On the processors that it is chosen for, a row of a product comes out the same to the last bit among any number of
+    others from two up.
 
     Attributes:
         name: of the kernel.
@@ -71,7 +72,8 @@ class MklWeight:
     """MKL's layout, for Intel's processors; its products divide among as many cores as the packing thread had.
 
     Measured beside oneDNN's with AVX-512 and AMX: products of 12 rows take 0.75 of the time on two cores and 0.85 on
-    one, of 64 rows 0.85, and a bulk load of all-MiniLM-L6-v2 0.8 to 0.9.
+    one, of 64 rows 0.85, and a bulk load of all-MiniLM-L6-v2 0.8 to 0.9. On AMD's (Zen 5) a row among 2 to 11 comes out
+    otherwise than among more.
     """
 
     name: ClassVar[str] = "mkl-packed"
