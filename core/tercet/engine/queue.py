@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING
 
 from tercet.nn.batch import TokenSequence
@@ -142,16 +143,18 @@ class BatchQueue:
 
 
 def _nearest(window: Sequence[Work], budget: int) -> list[Work]:
-    """Return the first of the window and those nearest to it in length, up to the budget of tokens."""
+    """Return the first of the window and those nearest to it in length, up to the budget of tokens.
+
+    One more, the longest that fits, closes the gap: products are given few row counts (`linear.even_rows`), and what a
+    batch lacks to one is computed for nothing.
+    """
     seed = window[0].tokens
-    chosen: list[Work] = []
-    tokens = 0
-    for work in sorted(window, key=lambda work: abs(work.tokens - seed)):
-        tokens += work.tokens
-        if chosen and tokens > budget:
-            break
-        chosen.append(work)
-    return chosen
+    nearest = sorted(window, key=lambda work: abs(work.tokens - seed))
+    ends = accumulate(work.tokens for work in nearest)
+    count = max(1, sum(1 for _ in takewhile(lambda end: end <= budget, ends)))
+    gap = budget - sum(work.tokens for work in nearest[:count])
+    fitting = [work for work in nearest[count:] if work.tokens <= gap]
+    return nearest[:count] + sorted(fitting, key=lambda work: work.tokens)[-1:]
 
 
 def by_call(works: Iterable[Work]) -> Iterator[tuple[Call, list[int]]]:
