@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch, PaddedRun, Padding, Run
-from tercet.nn.processor import has_amx, has_avx512
+from tercet.nn.processor import has_amx, has_avx512, vector_lanes
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
@@ -30,6 +30,7 @@ Window = tuple[int, int]  # how many tokens to the left and right may be attende
 _SHORT = 32  # tokens of a sequence that is padded to spare a call of its own
 _QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
 _BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
+_BMM_FROM = 16  # tokens of a sequence from which `_bmm` pays although it pads the keys
 _SCORES_IN_CACHE = 1 << 20  # scores a block of `_bmm` computes at once: 2 MB in bfloat16
 
 
@@ -173,31 +174,45 @@ def _added(
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) -> Tensor:
     """Return attention over equal blocks: q (n, N, L, d), k and v (n, N, S, d), extra bool or additive."""
-    if q.device.type == "cpu" and _prefers_bmm(q.dtype) and extra is None and q.shape[2] >= 64:
+    if q.device.type == "cpu" and _prefers_bmm(q.dtype) and extra is None and q.shape[2] >= _BMM_FROM:
         return _bmm(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
 
 
 def _prefers_bmm(dtype: torch.dtype) -> bool:
-    """Whether bmm + softmax + bmm beats SDPA on this processor, from about 64 tokens.
+    """Whether bmm + softmax + bmm beats SDPA on this processor, from `_BMM_FROM` tokens.
 
-    Measured two- to threefold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32
+    Measured twofold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32
     it is everywhere.
     """
     return dtype == torch.bfloat16 and not has_amx()
 
 
 def _bmm(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Return unmasked attention by two batched products, in blocks whose scores stay in cache."""
+    """Return unmasked attention by two batched products, in blocks whose scores stay in cache.
+
+    Keys are padded to whole vectors: softmax over one that is filled in part takes up to three times as long, measured
+    in bfloat16 with AVX-512 (docs/adr/0002-attention-by-runs.md).
+    """
     n, heads, length, dims = q.shape
     keys = k.shape[2]
-    flat_q, flat_k, flat_v = (x.reshape(n * heads, x.shape[2], dims) for x in (q * scale, k, v))
+    padded = -(-keys // (lanes := vector_lanes(q.dtype))) * lanes
+    flat_q, flat_k, flat_v = _flat(q, length), _flat(k, padded), _flat(v, padded)
     out = torch.empty_like(flat_q)
-    step = max(1, _SCORES_IN_CACHE // (length * keys))
+    step = max(1, _SCORES_IN_CACHE // (length * padded))
+    nothing = flat_q.new_empty(1)  # what the scores are added to, at a weight of 0
     for i in range(0, n * heads, step):
         rows = slice(i, i + step)
-        torch.bmm(torch.bmm(flat_q[rows], flat_k[rows].mT).softmax(-1), flat_v[rows], out=out[rows])
+        scores = torch.baddbmm(nothing, flat_q[rows], flat_k[rows].mT, beta=0, alpha=scale)
+        scores[..., keys:] = float("-inf")
+        torch.bmm(scores.softmax(-1), flat_v[rows], out=out[rows])
     return out.view(n, heads, length, dims)
+
+
+def _flat(x: Tensor, length: int) -> Tensor:
+    """Return (n, N, L, d) as (n · N, length, d), padded with zeros."""
+    x = x if x.shape[2] == length else F.pad(x, (0, 0, 0, length - x.shape[2]))
+    return x.reshape(-1, length, x.shape[3])
 
 
 def _varlen(
