@@ -59,6 +59,14 @@ def test_near_lengths_travel_together():
     assert [w.tokens for w in queue.take(KEY)] == [1, 1, 1]
 
 
+def test_the_longest_that_fits_closes_the_gap():
+    queue = BatchQueue(25)
+    queue.put(KEY, [work(n) for n in (10, 11, 3, 30, 2, 4)])
+    assert [w.tokens for w in queue.take(KEY)] == [4, 10, 11]
+    assert [w.tokens for w in queue.take(KEY)] == [2, 3]
+    assert [w.tokens for w in queue.take(KEY)] == [30]
+
+
 def test_keys_are_served_oldest_first_and_queries_before_bulk_that_is_not_much_older():
     bulk, query, other = (BatchKey("m", ("dense",), Lane.BULK), KEY, BatchKey("n", ("dense",)))
     queue = BatchQueue(10)
