@@ -165,7 +165,8 @@ class Residency:
         """End one lease; `Lease.release` calls it."""
         with self._changed:
             resident.leases -= 1
-            self._changed.notify_all()
+            if self._blocked:  # else the loader would wake for nothing, and take the interpreter's lock from the worker
+                self._changed.notify_all()
 
     # ── the loader thread ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +287,8 @@ class Residency:
                 self._evict(resident)
 
     def _until_expiry(self) -> float | None:
+        """Return the seconds until a model may have gone unused for too long; for one in use, the whole limit."""
         if self.idle_ttl_s is None:
             return None
         used = [r.last_used_at for r in self._by_use() if r.last_used_at is not None]
-        return max(0.01, min(used) + self.idle_ttl_s - time.monotonic()) if used else None
+        return max(0.01, min(used) + self.idle_ttl_s - time.monotonic()) if used else self.idle_ttl_s
