@@ -10,6 +10,7 @@ from torch import Tensor
 from tercet.nn import attention as module
 from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch, Run, TokenSequence
+from tercet.nn.processor import vector_lanes
 
 LENGTHS = (1, 2, 7, 7, 7, 40, 40, 150)
 
@@ -155,6 +156,15 @@ def test_bfloat16_stays_close(bias: Bias | None, blocks: int, amx: bool, monkeyp
     ours = attention(*(x.bfloat16() for x in (q, k, v)), batch, bias=bias)
     assert ours.dtype == torch.bfloat16
     assert torch.cosine_similarity(ours.double(), expected).min() >= 0.999
+
+
+def test_bfloat16_without_amx_multiplies_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shape of a product costs a kernel that is kept."""
+    monkeypatch.setattr(module, "has_amx", lambda: False)
+    padding = module._padding.__wrapped__(torch.device("cpu"), torch.bfloat16, (-1, -1), False)
+    lanes = vector_lanes(torch.bfloat16)
+    blocks = batch_of(tuple(range(1, 4 * lanes))).blocks(padding)
+    assert [block.length for block in blocks] == [lanes, 2 * lanes, 3 * lanes, 4 * lanes]
 
 
 def test_the_same_sequence_alone_and_in_a_batch() -> None:

@@ -30,7 +30,6 @@ Window = tuple[int, int]  # how many tokens to the left and right may be attende
 _SHORT = 32  # tokens of a sequence that is padded to spare a call of its own
 _QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
 _BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
-_BMM_FROM = 16  # tokens of a sequence from which `_bmm` pays although it pads the keys
 _SCORES_IN_CACHE = 1 << 20  # scores a block of `_bmm` computes at once: 2 MB in bfloat16
 
 
@@ -105,7 +104,8 @@ def _attend_run(
 def _attend_padded(q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: PaddedRun, scale: float) -> None:
     qs, ks, vs = (_padded(x, run) for x in (q, k, v))
     ks, vs = (_for_each_head(x, q.shape[1]) for x in (ks, vs))
-    mixed = F.scaled_dot_product_attention(qs, ks, vs, attn_mask=run.mask, scale=scale).transpose(1, 2).flatten(0, 1)
+    attend = _bmm if q.device.type == "cpu" and _prefers_bmm(q.dtype) else _dense
+    mixed = attend(qs, ks, vs, run.mask, scale).transpose(1, 2).flatten(0, 1)
     target = out[run.start : run.stop]
     if run.full:
         target[:] = mixed
@@ -121,11 +121,16 @@ def _padded(x: Tensor, run: PaddedRun) -> Tensor:
 
 @cache
 def _padding(device: torch.device, dtype: torch.dtype, window: Window, biased: bool) -> Padding:
-    """Return which sequences are padded: short ones, to spare calls; any where the last keys are slow if few."""
+    """Return which sequences are padded: short ones, to spare calls; any, where that makes kernels fast.
+
+    Measured (docs/adr/0002-attention-by-runs.md): with AVX-512, keys beyond the last multiple of 16 are slow; so is
+    softmax in bfloat16 over vectors that are filled in part, and its products keep a kernel for each length.
+    """
     multiple, longest = 8, _SHORT
-    if device.type == "cpu" and has_avx512():
-        # Measured: keys beyond the last multiple of 16 are slow (docs/adr/0002-attention-by-runs.md).
-        multiple, longest = 16, _SHORT if _prefers_bmm(dtype) else sys.maxsize
+    if device.type == "cpu" and _prefers_bmm(dtype):
+        multiple, longest = vector_lanes(dtype), sys.maxsize
+    elif device.type == "cpu" and has_avx512():
+        multiple, longest = 16, sys.maxsize
     sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
     return Padding(multiple, 0 if biased else min(longest, sees_all), dtype)
 
@@ -174,45 +179,30 @@ def _added(
 
 def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) -> Tensor:
     """Return attention over equal blocks: q (n, N, L, d), k and v (n, N, S, d), extra bool or additive."""
-    if q.device.type == "cpu" and _prefers_bmm(q.dtype) and extra is None and q.shape[2] >= _BMM_FROM:
-        return _bmm(q, k, v, scale)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
 
 
 def _prefers_bmm(dtype: torch.dtype) -> bool:
-    """Whether bmm + softmax + bmm beats SDPA on this processor, from `_BMM_FROM` tokens.
+    """Whether bmm + softmax + bmm beats SDPA on this processor.
 
-    Measured twofold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32
-    it is everywhere.
+    Measured twofold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32 it is
+    everywhere.
     """
     return dtype == torch.bfloat16 and not has_amx()
 
 
-def _bmm(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Return unmasked attention by two batched products, in blocks whose scores stay in cache.
-
-    Keys are padded to whole vectors: softmax over one that is filled in part takes up to three times as long, measured
-    in bfloat16 with AVX-512 (docs/adr/0002-attention-by-runs.md).
-    """
+def _bmm(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Return attention over equal blocks, mask (n, 1, 1, S), by two batched products whose scores stay in cache."""
     n, heads, length, dims = q.shape
-    keys = k.shape[2]
-    padded = -(-keys // (lanes := vector_lanes(q.dtype))) * lanes
-    flat_q, flat_k, flat_v = _flat(q, length), _flat(k, padded), _flat(v, padded)
+    flat_q, flat_k, flat_v = (x.reshape(n * heads, length, dims) for x in (q, k, v))
+    masks = mask.expand(n, heads, 1, length).reshape(n * heads, 1, length)
     out = torch.empty_like(flat_q)
-    step = max(1, _SCORES_IN_CACHE // (length * padded))
-    nothing = flat_q.new_empty(1)  # what the scores are added to, at a weight of 0
+    step = max(1, _SCORES_IN_CACHE // (length * length))
     for i in range(0, n * heads, step):
         rows = slice(i, i + step)
-        scores = torch.baddbmm(nothing, flat_q[rows], flat_k[rows].mT, beta=0, alpha=scale)
-        scores[..., keys:] = float("-inf")
+        scores = torch.baddbmm(masks[rows], flat_q[rows], flat_k[rows].mT, alpha=scale)
         torch.bmm(scores.softmax(-1), flat_v[rows], out=out[rows])
     return out.view(n, heads, length, dims)
-
-
-def _flat(x: Tensor, length: int) -> Tensor:
-    """Return (n, N, L, d) as (n · N, length, d), padded with zeros."""
-    x = x if x.shape[2] == length else F.pad(x, (0, 0, 0, length - x.shape[2]))
-    return x.reshape(-1, length, x.shape[3])
 
 
 def _varlen(
