@@ -13,7 +13,7 @@ FOLDERS = ("core", "server", "integrations", "tests", "benchmarks", "examples", 
 STORES = ("chroma", "lancedb", "qdrant", "weaviate")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 SHIPPED = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("core", "server", "integrations")]
-TEXTS = [path for path in ROOT.iterdir() if path.is_file() and path.name[0] != "."] + [
+TEXTS = [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".coverage")] + [
     path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".toml", ".txt")
 ]
 

@@ -5,11 +5,12 @@ Pure bookkeeping, no threads: the worker holds the lock.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from tercet.nn.batch import TokenSequence
@@ -150,11 +151,11 @@ def _nearest(window: Sequence[Work], budget: int) -> list[Work]:
     """
     seed = window[0].tokens
     nearest = sorted(window, key=lambda work: abs(work.tokens - seed))
-    ends = accumulate(work.tokens for work in nearest)
-    count = max(1, sum(1 for _ in takewhile(lambda end: end <= budget, ends)))
-    gap = budget - sum(work.tokens for work in nearest[:count])
-    fitting = [work for work in nearest[count:] if work.tokens <= gap]
-    return nearest[:count] + sorted(fitting, key=lambda work: work.tokens)[-1:]
+    ends = list(accumulate(work.tokens for work in nearest))
+    count = max(1, bisect_right(ends, budget))
+    fitting = (work for work in nearest[count:] if work.tokens <= budget - ends[count - 1])
+    longest = max(fitting, key=lambda work: work.tokens, default=None)
+    return nearest[:count] + ([] if longest is None else [longest])
 
 
 def by_call(works: Iterable[Work]) -> Iterator[tuple[Call, list[int]]]:
