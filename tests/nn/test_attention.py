@@ -10,9 +10,20 @@ from torch import Tensor
 from tercet.nn import attention as module
 from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch, Run, TokenSequence
-from tercet.nn.processor import vector_lanes
+from tercet.nn.jit.code import vector_shape
 
+pytestmark = pytest.mark.usefixtures("kernel")
 LENGTHS = (1, 2, 7, 7, 7, 40, 40, 150)
+
+
+@pytest.fixture(params=["fused", "runs"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two ways that a CPU attends."""
+    if request.param == "runs":
+        monkeypatch.setattr(module, "fuses", lambda *of: False)
+    elif vector_shape() is None:
+        pytest.skip("this processor has no vectors that fused attention is for")
+    return str(request.param)
 
 
 def batch_of(lengths: tuple[int, ...], attended: tuple[int | None, ...] | None = None) -> PackedBatch:
@@ -93,7 +104,7 @@ def test_causal_attention_sees_nothing_later() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_window_bounds_what_is_seen(window: tuple[int, int], causal: bool) -> None:
     batch = batch_of((1, 3, 127, 128, 129, 129, 300))
-    q, k, v = draw(batch, heads=2, kv_heads=2, dims=8)
+    q, k, v = draw(batch, heads=2, kv_heads=2)
     ours = attention(q, k, v, batch, window=window, causal=causal)
     assert_close(ours, naive(q, k, v, batch, window=window, causal=causal))
 
@@ -144,27 +155,14 @@ BIASES: list[Bias | None] = [None, lambda run, q, k: q.new_zeros(1, 1, run.lengt
 
 
 @pytest.mark.parametrize("bias", BIASES)
-@pytest.mark.parametrize("blocks", [1 << 20, 5000])
-@pytest.mark.parametrize("amx", [True, False])
-def test_bfloat16_stays_close(bias: Bias | None, blocks: int, amx: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SCORES_IN_CACHE", blocks)
-    monkeypatch.setattr(module, "has_amx", lambda: amx)
-    monkeypatch.setattr(module, "_padding", module._padding.__wrapped__)  # what it keeps is this processor's
+@pytest.mark.parametrize("dims", [16, 48])
+def test_bfloat16_stays_close(bias: Bias | None, dims: int) -> None:
     batch = batch_of((5, 63, 64, 64, 64, 150), (5, 63, 64, 64, 40, 150))
-    q, k, v = draw(batch)
+    q, k, v = draw(batch, dims=dims)
     expected = naive(q, k, v, batch)
     ours = attention(*(x.bfloat16() for x in (q, k, v)), batch, bias=bias)
     assert ours.dtype == torch.bfloat16
     assert torch.cosine_similarity(ours.double(), expected).min() >= 0.999
-
-
-def test_bfloat16_without_amx_multiplies_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each shape of a product costs a kernel that is kept."""
-    monkeypatch.setattr(module, "has_amx", lambda: False)
-    padding = module._padding.__wrapped__(torch.device("cpu"), torch.bfloat16, (-1, -1), False)
-    lanes = vector_lanes(torch.bfloat16)
-    blocks = batch_of(tuple(range(1, 4 * lanes))).blocks(padding)
-    assert [block.length for block in blocks] == [lanes, 2 * lanes, 3 * lanes, 4 * lanes]
 
 
 def test_the_same_sequence_alone_and_in_a_batch() -> None:
@@ -177,22 +175,6 @@ def test_the_same_sequence_alone_and_in_a_batch() -> None:
         alone = attention(q[rows], k[rows], v[rows], batch_of((length,)))
         assert (together[rows] - alone).abs().max() <= 1e-6
         start += length
-
-
-@pytest.mark.parametrize("window", [(-1, -1), (31, 64)])
-@pytest.mark.parametrize("dims", [16, 32, 64])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_padded_sequence_has_the_same_bytes_in_any_company(
-    window: tuple[int, int], dims: int, dtype: torch.dtype
-) -> None:
-    lengths = (1, 3, 9, 8, 8, 7, 16, 15, 17, 31, 32, 32, 33, 47, 48, 60, 5)
-    batch = batch_of(lengths)
-    q, k, v = (x.to(dtype) for x in draw(batch, dims=dims))
-    longest = module._padding(q.device, dtype, window, False).longest
-    together = attention(q, k, v, batch, window=window)
-    for length, rows in zip(lengths, torch.arange(len(q)).split(lengths), strict=True):
-        alone = attention(q[rows], k[rows], v[rows], batch_of((length,)), window=window)
-        assert torch.equal(together[rows], alone) or length > longest
 
 
 @pytest.mark.parametrize("window", [(-1, -1), (3, 4)])
@@ -213,8 +195,8 @@ def test_what_is_not_finite_stays_in_its_own_sequence() -> None:
     assert finite.tolist() == [True] * 5 + [False] * 6 + [True] * 7
 
 
-def test_kernel_names_tell_what_runs() -> None:
-    assert module.kernel_name(torch.device("cpu"), torch.float32, 64) == "runs"
+def test_kernel_names_tell_what_runs(kernel: str) -> None:
+    assert module.kernel_name(torch.device("cpu"), torch.float32, 64) == kernel
     assert module.varlen_kernel(torch.device("cpu"), torch.bfloat16, 64) is None
 
 

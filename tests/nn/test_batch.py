@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tercet.nn.batch import PackedBatch, PaddedRun, Padding, Run, TokenSequence
+from tercet.nn.batch import PackedBatch, Run, TokenSequence
 
 
 def draw(lengths: list[int], seed: int = 0, **options: object) -> list[TokenSequence]:
@@ -60,26 +60,9 @@ def test_runs_join_neighbours_of_equal_shape() -> None:
     assert [run.stop for run in runs] == [4, 9, 19, 21]
 
 
-def test_neighbours_share_a_padded_block_and_longer_ones_do_not() -> None:
-    batch = PackedBatch.of([*draw([3, 8, 9, 12, 40, 40, 2, 8, 8]), TokenSequence(np.arange(16), attended=4)])
-    blocks = batch.blocks(Padding(8, 32, torch.bfloat16))
-    short, middle, long, last, unseen = blocks
-    assert all(isinstance(block, PaddedRun) == (block is not long) for block in blocks)
-    assert [(block.start, block.stop, block.length) for block in blocks] == [
-        *((0, 11, 8), (11, 32, 16), (32, 112, 40), (112, 130, 8), (130, 146, 16))
-    ]
-    assert long == Run(32, 2, 40, 40)
-    for block in (short, middle, last, unseen):
-        assert isinstance(block, PaddedRun) and block.mask.dtype == torch.bfloat16
-        assert block.full == (block is unseen)
-        # Every packed token has its own place.
-        assert torch.equal(block.tokens[block.places], torch.arange(block.start, block.stop))
-    assert short.tokens.view(2, 8)[0].tolist() == [0, 1, 2, 0, 0, 0, 0, 0]
-    assert short.places.tolist() == [0, 1, 2, *range(8, 16)]
-    assert short.mask[:, 0, 0].isinf().sum(-1).tolist() == [5, 0]
-    assert unseen.mask[:, 0, 0].isinf().sum(-1).tolist() == [12]
-    assert batch.blocks(Padding(8, 32, torch.bfloat16)) is blocks
-    assert batch.blocks(Padding(8, 0, torch.float32)) == batch.runs
+def test_extents_say_where_each_sequence_lies() -> None:
+    batch = PackedBatch.of([*draw([2, 5]), *draw([5], attended=3)])
+    assert batch.extents.tolist() == [[0, 2, 2], [2, 5, 5], [7, 5, 3]]
 
 
 def test_other_positions_leave_the_rest() -> None:
@@ -103,5 +86,4 @@ def test_filler_comes_behind_and_is_never_longer_than_the_longest(tokens: int) -
     assert filled.max_seqlen == 5 and filled.cu_seqlens[-1] == tokens
     assert torch.equal(filled.input_ids[:10], batch.input_ids)
     assert filled is batch or tokens > 10
-    blocks = filled.blocks(Padding(8, 32, torch.float32))
-    assert blocks[-1].stop == 10, "attention leaves filler out"
+    assert filled.runs[-1].stop == filled.extents[-1, :2].sum() == 10, "attention leaves filler out"

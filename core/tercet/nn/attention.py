@@ -1,16 +1,14 @@
 """Attention over packed batches: the only place that names attention kernels.
 
-On CUDA in half precision one varlen kernel reads the whole batch. Everywhere else, and for scores with an additive
-bias, a loop over runs of equal sequences computes dense blocks: measured on CPU at 16 sequences of 1,456 tokens this
-takes 3 ms a layer where padding takes 12.6 and a block-diagonal mask 22 (docs/adr/0002-attention-by-runs.md).
-Short sequences are padded into common blocks, since a run of each length would be many small calls; with AVX-512 all
-are, since keys that fill no vector are slow.
+On CUDA in half precision one varlen kernel reads the whole batch; on a CPU one of our own does. Where neither does, and
+for scores with an additive bias, a loop over runs of equal sequences computes dense blocks: measured on CPU at 16
+sequences of 1,456 tokens this takes 3 ms a layer where padding takes 12.6 and a block-diagonal mask 22
+(docs/adr/0002-attention-by-runs.md, docs/adr/0010-compiled-attention.md).
 """
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -20,17 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.nn.batch import PackedBatch, PaddedRun, Padding, Run
-from tercet.nn.processor import has_amx, has_avx512, vector_lanes
+from tercet.nn.batch import PackedBatch, Run
+from tercet.nn.fused_attention import fused_attention, fuses
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
 Window = tuple[int, int]  # how many tokens to the left and right may be attended to; -1 for all
 
-_SHORT = 32  # tokens of a sequence that is padded to spare a call of its own
 _QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
 _BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
-_SCORES_IN_CACHE = 1 << 20  # scores a block of `_bmm` computes at once: 2 MB in bfloat16
 
 
 def attention(
@@ -66,15 +62,13 @@ def attention(
     # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
+    if bias is None and fuses(q.device, q.dtype, q.shape[-1]):
+        return fused_attention(q, k, v, batch, scale, window)
     out = torch.empty_like(q)
-    blocks = batch.blocks(_padding(q.device, q.dtype, window, bias is not None))
     if batch.filler:
-        out[blocks[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with
-    for block in blocks:
-        if isinstance(block, PaddedRun):
-            _attend_padded(q, k, v, out, block, scale)
-            continue
-        for part in _portions(block, q.shape[1]) if bias is not None else (block,):
+        out[batch.runs[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with
+    for run in batch.runs:
+        for part in _portions(run, q.shape[1]) if bias is not None else (run,):
             _attend_run(q, k, v, out, part, scale, window, bias)
     return out.flatten(1)
 
@@ -99,40 +93,6 @@ def _attend_run(
     for first, last, low, high, mask in _query_blocks(run, window, q.device):
         extra = _added(added, mask, (first, last, low, high), q.dtype)
         target[:, :, first:last] = _dense(qs[:, :, first:last], ks[:, :, low:high], vs[:, :, low:high], extra, scale)
-
-
-def _attend_padded(q: Tensor, k: Tensor, v: Tensor, out: Tensor, run: PaddedRun, scale: float) -> None:
-    qs, ks, vs = (_padded(x, run) for x in (q, k, v))
-    ks, vs = (_for_each_head(x, q.shape[1]) for x in (ks, vs))
-    attend = _bmm if _prefers_bmm(q.device, q.dtype) else _dense
-    mixed = attend(qs, ks, vs, run.mask, scale).transpose(1, 2).flatten(0, 1)
-    target = out[run.start : run.stop]
-    if run.full:
-        target[:] = mixed
-    else:
-        torch.index_select(mixed, 0, run.places, out=target)
-
-
-def _padded(x: Tensor, run: PaddedRun) -> Tensor:
-    """Return the run's tokens as (n, N, L, d), what is at the places without a token being of no matter."""
-    rows = x[run.start : run.stop] if run.full else x.index_select(0, run.tokens)
-    return rows.view(-1, run.length, *x.shape[1:]).transpose(1, 2)
-
-
-@cache
-def _padding(device: torch.device, dtype: torch.dtype, window: Window, biased: bool) -> Padding:
-    """Return which sequences are padded: short ones, to spare calls; any, where that makes kernels fast.
-
-    Measured (docs/adr/0002-attention-by-runs.md): with AVX-512, keys beyond the last multiple of 16 are slow; so is
-    softmax in bfloat16 over vectors that are filled in part, and its products keep a kernel for each length.
-    """
-    multiple, longest = 8, _SHORT
-    if _prefers_bmm(device, dtype):
-        multiple, longest = vector_lanes(dtype), sys.maxsize
-    elif device.type == "cpu" and has_avx512():
-        multiple, longest = 16, sys.maxsize
-    sees_all = min(side + 1 if side >= 0 else longest for side in window)  # longer ones do not see all of themselves
-    return Padding(multiple, 0 if biased else min(longest, sees_all), dtype)
 
 
 def _for_each_head(x: Tensor, heads: int) -> Tensor:
@@ -182,29 +142,6 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
 
 
-def _prefers_bmm(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether bmm + softmax + bmm beats SDPA there.
-
-    Measured twofold in bfloat16 on Zen 5; with AMX tiles SDPA is the faster one by 1.3 to 1.7, and in float32 it is
-    everywhere.
-    """
-    return device.type == "cpu" and dtype == torch.bfloat16 and not has_amx()
-
-
-def _bmm(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Return attention over equal blocks, mask (n, 1, 1, S), by two batched products whose scores stay in cache."""
-    n, heads, length, dims = q.shape
-    flat_q, flat_k, flat_v = (x.reshape(n * heads, length, dims) for x in (q, k, v))
-    masks = mask.expand(n, heads, 1, length).reshape(n * heads, 1, length)
-    out = torch.empty_like(flat_q)
-    step = max(1, _SCORES_IN_CACHE // (length * length))
-    for i in range(0, n * heads, step):
-        rows = slice(i, i + step)
-        scores = torch.baddbmm(masks[rows], flat_q[rows], flat_k[rows].mT, alpha=scale)
-        torch.bmm(scores.softmax(-1), flat_v[rows], out=out[rows])
-    return out.view(n, heads, length, dims)
-
-
 def _varlen(
     kernel: VarlenKernel, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: Window
 ) -> Tensor:
@@ -236,9 +173,11 @@ def varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> Va
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Return what computes unbiased attention there: "flash-attn", "torch-varlen" or "runs"."""
+    """Return what computes unbiased attention there: "flash-attn", "torch-varlen", "fused" or "runs"."""
     kernel = varlen_kernel(device, dtype, head_dim)
-    return kernel.name if kernel else "runs"
+    if kernel:
+        return kernel.name
+    return "fused" if fuses(device, dtype, head_dim) else "runs"
 
 
 def _flash_attn() -> VarlenKernel | None:

@@ -13,21 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Padding:
-    """Which sequences attention pads.
-
-    Attributes:
-        multiple: they are padded to a multiple of so many tokens.
-        longest: tokens of the longest that is padded; 0 pads none.
-        dtype: of the mask.
-    """
-
-    multiple: int
-    longest: int
-    dtype: torch.dtype
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
     """One tokenised text, special tokens included, and which of its tokens each head may use.
@@ -70,49 +55,6 @@ class Run:
     def stop(self) -> int:
         """One past the last packed token."""
         return self.start + self.count * self.length
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PaddedRun:
-    """Neighbouring sequences of n lengths, padded to a common one, which attention computes as one dense block.
-
-    Attributes:
-        start: first packed token. stop: one past the last.
-        length: places of each sequence in the block.
-        tokens: (n · length,) int64, the packed token at each place; a sequence's first where it has none.
-        places: (stop − start,) int64, the place of each packed token.
-        mask: (n, 1, 1, length), −inf at the places that may not be attended to, else 0.
-        full: whether there is a token at every place, so that `tokens` and `places` need not be looked up.
-    """
-
-    start: int
-    stop: int
-    length: int
-    tokens: Tensor
-    places: Tensor
-    mask: Tensor
-    full: bool
-
-    @classmethod
-    def of(cls, runs: Sequence[Run], length: int, dtype: torch.dtype, device: torch.device) -> PaddedRun:
-        """Return neighbouring runs as one, with a mask of that type."""
-        counts = [run.count for run in runs]
-        ends = np.repeat([run.length for run in runs], counts)[:, None]
-        attended = np.repeat([run.attended for run in runs], counts)[:, None]
-        place, start = np.arange(length), runs[0].start
-        filled = place < ends
-        firsts = start + np.cumsum(ends, 0) - ends
-        tokens, places = np.where(filled, firsts + place, firsts).ravel(), np.flatnonzero(filled)
-        mask = np.where(place < attended, np.float32(0), np.float32(-np.inf))[:, None, None]
-        return cls(
-            start=start,
-            stop=runs[-1].stop,
-            length=length,
-            tokens=torch.from_numpy(tokens).to(device),
-            places=torch.from_numpy(places).to(device),
-            mask=torch.from_numpy(mask).to(device, dtype),
-            full=bool(filled.all()),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,30 +141,16 @@ class PackedBatch:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """The batch as runs of equal sequences; sort the sequences by length to make them few."""
-        return tuple(_runs(self.sequences))
-
-    def blocks(self, padding: Padding) -> tuple[Run | PaddedRun, ...]:
-        """Return what attention computes as few dense blocks, filler left out: padded sequences, and the rest in runs.
-
-        A sequence is padded whatever its neighbours are, so that it comes out the same among any.
-        """
-        blocks = self._blocks.get(padding)
-        if blocks is None:
-            blocks = self._blocks[padding] = tuple(self._blocked(padding))
-        return blocks
+        """The batch as runs of equal sequences, filler left out; sort the sequences by length to make them few."""
+        return tuple(_runs(self.sequences[: len(self.sequences) - self.filler]))
 
     @cached_property
-    def _blocks(self) -> dict[Padding, tuple[Run | PaddedRun, ...]]:
-        return {}
-
-    def _blocked(self, padding: Padding) -> Iterator[Run | PaddedRun]:
-        runs = _runs(self.sequences[: len(self.sequences) - self.filler])
-        for length, group in groupby(runs, lambda run: _padded_length(run, padding)):
-            if length is None:
-                yield from group
-            else:
-                yield PaddedRun.of(list(group), length, padding.dtype, self.input_ids.device)
+    def extents(self) -> NDArray[np.int64]:
+        """(B, 3) int64, filler left out: each sequence's first packed token, length, and tokens attended to."""
+        count = len(self.sequences) - self.filler
+        lengths = np.array(self.lengths[:count])
+        attended = lengths if self.attended is None else np.array(self.attended[:count])
+        return np.stack((np.cumsum(lengths) - lengths, lengths, attended), 1)
 
     @cached_property
     def first_pooled(self) -> Tensor:
@@ -243,11 +171,6 @@ class PackedBatch:
     def with_positions(self, positions: Tensor) -> PackedBatch:
         """Return the same batch with other positions, (T,) int64."""
         return replace(self, positions=positions)
-
-
-def _padded_length(run: Run, padding: Padding) -> int | None:
-    """Return how long the run's sequences are once padded, None if they are not."""
-    return -(-run.length // padding.multiple) * padding.multiple if run.length <= padding.longest else None
 
 
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from threadpoolctl import ThreadpoolController
+
+from tercet.nn.jit.code import Compiled
 
 
 def compute_with(cores: int) -> None:
@@ -19,6 +23,28 @@ def compute_with(cores: int) -> None:
     torch.get_num_threads()  # makes torch settle this thread's own number now, and not over the next line's
     for library in _openmp():
         library.set_num_threads(cores)
+
+
+def together(function: Compiled, words: int, units: int) -> None:
+    """Run a function that shares out so many units of work on all cores that the calling thread computes with."""
+    cores = min(torch.get_num_threads(), units)
+    fork = openmp_fork() if cores > 1 else None
+    if fork is not None:
+        fork(function.address, words, cores, 0)
+    else:
+        function.run(words)
+
+
+@cache
+def openmp_fork() -> Any:
+    """Return what runs a function on a team, of torch's own library, whose helpers are there already; None without."""
+    torch_files = Path(torch.__file__).parent
+    libraries = sorted(_openmp(), key=lambda library: torch_files not in Path(library.filepath).parents)
+    fork = getattr(libraries[0].dynlib, "GOMP_parallel", None) if libraries else None
+    if fork is None:
+        return None
+    fork.argtypes, fork.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return fork
 
 
 @cache

@@ -1,0 +1,75 @@
+"""Attention on a CPU by the compiled kernel: what it runs for, and how it is called."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.nn.batch import PackedBatch
+from tercet.nn.jit.attention_kernel import AttentionKernel, Words
+from tercet.nn.jit.code import Code, Compiled, vector_shape
+from tercet.nn.team import together
+
+_LARGEST_HEAD = 256  # numbers of a head: a block's keys and values then take 256 kB of a thread's stack
+_COMPILING = Lock()  # LLVM's objects are not for several threads at once
+
+
+def fuses(device: torch.device, dtype: torch.dtype, dims: int) -> bool:
+    """Whether there is a kernel for heads of so many numbers."""
+    shape = vector_shape()
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+    return known and shape is not None and dims % shape[0] == 0 and dims <= _LARGEST_HEAD
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: tuple[int, int]
+) -> Tensor:
+    """Return softmax(scale · q kᵀ) v within each sequence, (T, N · d) of the type of q; filler's rows are zero.
+
+    Args:
+        q: (T, N, d) float32 or bfloat16 on a CPU.
+        k: (T, K, d). v: (T, K, d).
+        batch: the shapes; `attended` and `window` limit which keys are seen.
+        scale: of the scores.
+        window: tokens to the left and right that are seen, -1 for all.
+    """
+    heads, dims = q.shape[1:]
+    q, k, v = (x if x.stride()[1:] == (dims, 1) else x.contiguous() for x in (q, k, v))
+    out = q.new_empty(len(q), heads * dims)
+    extents = batch.extents
+    if batch.filler:
+        out[int(extents[-1, :2].sum()) :] = 0  # as in `attention`
+    left, right = (batch.max_seqlen if side < 0 else side for side in window)
+    words = Words(
+        q=q.data_ptr(),
+        k=k.data_ptr(),
+        v=v.data_ptr(),
+        out=out.data_ptr(),
+        q_step=q.stride(0),
+        k_step=k.stride(0),
+        v_step=v.stride(0),
+        heads=heads,
+        group=heads // k.shape[1],
+        extents=extents.ctypes.data,
+        units=len(extents) * heads,
+        left=left,
+        right=right,
+        scale=int(np.float32(scale * math.log2(math.e)).view(np.int32)),
+    )
+    memory = np.array(words, np.int64)
+    with _COMPILING:
+        kernel = _compiled(dims, q.dtype, window != (-1, -1))
+    together(kernel, memory.ctypes.data, words.units)
+    return out
+
+
+@cache
+def _compiled(dims: int, dtype: torch.dtype, windowed: bool) -> Compiled:
+    code = Code()
+    AttentionKernel(code, dims, dtype, windowed).write()
+    return code.finish()

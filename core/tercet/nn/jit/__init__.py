@@ -1,0 +1,1 @@
+"""Code for this processor, written in Python and compiled by LLVM while the process runs."""

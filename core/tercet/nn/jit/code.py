@@ -1,0 +1,201 @@
+"""A function of vector code, and how it is compiled."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from tercet.nn.jit.values import FLOAT, INT, Int, Memory, Vector
+
+_WORD, _POINTER = ir.IntType(64), ir.PointerType()
+
+
+class Code:
+    """The function `run(words)`, whose only argument is the address of so many 64-bit words.
+
+    Attributes:
+        lanes: numbers of a vector. registers: vectors that the processor holds at once.
+    """
+
+    def __init__(self) -> None:
+        shape = vector_shape()
+        assert shape is not None, "this processor has no vectors that this code is for"
+        self.lanes, self.registers = shape
+        self.vector, self.integers = ir.VectorType(FLOAT, self.lanes), ir.VectorType(INT, self.lanes)
+        self.module = ir.Module()
+        self._function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_POINTER]), "run")
+        self.b = ir.IRBuilder(self._function.append_basic_block())
+        self._fma = ir.Function(
+            self.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{self.lanes}f32"
+        )
+
+    def word(self, index: int) -> Int:
+        """Return one of the argument's words."""
+        return Int(self, self.b.load(self._word_at(self._function.args[0], index), typ=_WORD))
+
+    def words(self, index: int) -> Callable[[Int], Int]:
+        """Return what reads the words at an address, itself one of the argument's words."""
+        base = self.pointer(index)
+        return lambda i: Int(self, self.b.load(self._word_at(base, i), typ=_WORD))
+
+    def pointer(self, index: int) -> Any:
+        """Return the address that one of the argument's words holds."""
+        return self.b.load(self._word_at(self._function.args[0], index), typ=_POINTER)
+
+    def scalar(self, index: int) -> Vector:
+        """Return a vector full of the float32 whose bits one of the argument's words holds."""
+        return self.splat(self.b.bitcast(self.b.trunc(self.word(index).value, INT), FLOAT))
+
+    def _word_at(self, base: Any, index: int | Int) -> Any:
+        return self.b.gep(base, [self.number(index).value], source_etype=_WORD)
+
+    def number(self, value: int | Int) -> Int:
+        """Return it as a number of this code."""
+        return value if isinstance(value, Int) else Int(self, ir.Constant(_WORD, value))
+
+    def constant(self, value: float) -> Vector:
+        """Return a vector full of it."""
+        return Vector(self, ir.Constant(self.vector, [value] * self.lanes))
+
+    def splat(self, value: Any) -> Vector:
+        """Return a vector full of a float32 of this code."""
+        return Vector(self, self._splat(value, self.vector))
+
+    def _splat(self, value: Any, vector: Any) -> Any:
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = self.b.insert_element(undefined, value, ir.Constant(INT, 0))
+        return self.b.shuffle_vector(one, undefined, ir.Constant(self.integers, [0] * self.lanes))
+
+    def scratch(self, floats: int) -> Memory:
+        """Return memory for so many float32, on the stack of the thread that runs the code."""
+        with self.b.goto_entry_block():
+            slot = self.b.alloca(ir.ArrayType(FLOAT, floats))
+        slot.align, slot.type = 64, _POINTER
+        return Memory(self, slot)
+
+    def variable(self, value: Vector) -> Memory:
+        """Return a vector that can be stored anew; it stays in a register."""
+        slot = self.scratch(self.lanes)
+        slot.store(value)
+        return slot
+
+    @contextmanager
+    def loop(self, stop: int | Int, start: int | Int = 0, step: int = 1) -> Iterator[Int]:
+        """Repeat what follows for each index from `start`."""
+        b, before = self.b, self.b.block
+        head, body, after = (self._function.append_basic_block() for _ in range(3))
+        first, last = self.number(start).value, self.number(stop).value
+        b.branch(head)
+        b.position_at_end(head)
+        index = b.phi(_WORD)
+        index.add_incoming(first, before)
+        b.cbranch(b.icmp_signed("<", index, last), body, after)
+        b.position_at_end(body)
+        yield Int(self, index)
+        index.add_incoming(b.add(index, ir.Constant(_WORD, step)), b.block)
+        b.branch(head)
+        b.position_at_end(after)
+
+    @contextmanager
+    def shared_loop(self, counter: int, stop: Int) -> Iterator[Int]:
+        """Repeat what follows for each index that no other thread has taken off the word `counter`, from its value."""
+        b = self.b
+        head, body, after = (self._function.append_basic_block() for _ in range(3))
+        slot = self._word_at(self._function.args[0], counter)
+        b.branch(head)
+        b.position_at_end(head)
+        index = b.atomic_rmw("add", slot, ir.Constant(_WORD, 1), "monotonic")
+        b.cbranch(b.icmp_signed("<", index, stop.value), body, after)
+        b.position_at_end(body)
+        yield Int(self, index)
+        b.branch(head)
+        b.position_at_end(after)
+
+    @contextmanager
+    def when(self, condition: Any) -> Iterator[None]:
+        """Do what follows only if it holds."""
+        with self.b.if_then(condition):
+            yield
+
+    def either(self, condition: Any) -> Any:
+        """Return a context that gives two more: what to do if it holds, and if not."""
+        return self.b.if_else(condition)
+
+    def near(self, distance: Int, left: Int, span: Int) -> Any:
+        """Return the mask of the lanes for which −left ≤ distance − lane ≤ span − left."""
+        first, last = (self._splat(self.b.trunc(x.value, INT), self.integers) for x in (distance + left, span))
+        moved = self.b.sub(first, ir.Constant(self.integers, list(range(self.lanes))))
+        return self.b.icmp_unsigned("<=", moved, last)
+
+    def transpose(self, rows: list[Vector]) -> list[Vector]:
+        """Return the columns of a square of as many rows as there are lanes."""
+        values, half = [row.value for row in rows], self.lanes // 2
+        picks = [[x for i in range(half) for x in (i + at, i + at + self.lanes)] for at in (0, half)]
+        masks = [ir.Constant(self.integers, pick) for pick in picks]
+        for _ in range(self.lanes.bit_length() - 1):  # interleaving the halves turns the index by one bit
+            pairs = zip(values[:half], values[half:], strict=True)
+            values = [self.b.shuffle_vector(one, other, mask) for one, other in pairs for mask in masks]
+        return [Vector(self, value) for value in values]
+
+    def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
+        """Return a · b + c, rounded once."""
+        return Vector(self, self.b.call(self._fma, [a.value, b.value, c.value]))
+
+    def finish(self) -> Compiled:
+        """Return the function, compiled."""
+        self.b.ret_void()
+        machine = _machine()
+        module = llvm.parse_assembly(str(self.module))
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization = options.slp_vectorization = False  # it is written in vectors
+        passes = llvm.create_pass_builder(machine, options)
+        passes.getModulePassManager().run(module, passes)
+        engine = llvm.create_mcjit_compiler(module, machine)
+        engine.finalize_object()
+        address = engine.get_function_address("run")
+        return Compiled(address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), engine)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled function.
+
+    Attributes:
+        address: of its code. run: calls it with the address of its words, without the interpreter's lock.
+        engine: holds the code for as long as it lives.
+    """
+
+    address: int
+    run: Callable[[int], None]
+    engine: Any
+
+
+@cache
+def vector_shape() -> tuple[int, int] | None:
+    """Return how many float32 a vector of this processor holds, and how many vectors the processor holds at once.
+
+    None where it does not multiply and add in one step: there this code would be slow.
+    """
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f") and features.get("fma"):
+        return 16, 32
+    if features.get("avx2") and features.get("fma"):
+        return 8, 16
+    return (4, 32) if features.get("neon") else None
+
+
+def _machine() -> llvm.TargetMachine:
+    """Return this processor as LLVM sees it; a new one, since a compiler owns its own."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    # LLVM halves vectors of 512 bits on Intel's processors, for the sake of code that rarely uses them.
+    features = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=2)

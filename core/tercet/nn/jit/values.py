@@ -1,0 +1,164 @@
+"""Values of vector code: what its numbers, vectors and memory can do.
+
+Each lane of a vector computes by itself and in the order written, so a result does not depend on what stands beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+
+if TYPE_CHECKING:
+    from tercet.nn.jit.code import Code
+
+INT, FLOAT = ir.IntType(32), ir.FloatType()
+_HALF = ir.IntType(16)
+
+
+@dataclass(frozen=True)
+class Int:
+    """A whole number of the code: an index, a count, an offset."""
+
+    code: Code
+    value: Any
+
+    def _with(self, other: int | Int, operation: Callable[..., Any]) -> Int:
+        return Int(self.code, operation(self.value, self.code.number(other).value))
+
+    def __add__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.add)
+
+    def __sub__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.sub)
+
+    def __mul__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.mul)
+
+    def __floordiv__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.sdiv)
+
+    def __mod__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.srem)
+
+    def __gt__(self, other: int | Int) -> Any:
+        return self.code.b.icmp_signed(">", self.value, self.code.number(other).value)
+
+    def least(self, other: int | Int) -> Int:
+        """Return the smaller one."""
+        return Int(self.code, self.code.b.select(self > other, self.code.number(other).value, self.value))
+
+    def most(self, other: int | Int) -> Int:
+        """Return the larger one."""
+        return Int(self.code, self.code.b.select(self > other, self.value, self.code.number(other).value))
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A float32 for each lane."""
+
+    code: Code
+    value: Any
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.b.fadd(self.value, other.value))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.b.fsub(self.value, other.value))
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.b.fmul(self.value, other.value))
+
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self.code, self.code.b.fdiv(self.value, other.value))
+
+    def __neg__(self) -> Vector:
+        return Vector(self.code, self.code.b.fneg(self.value))
+
+    def at_least(self, least: Vector) -> Vector:
+        """Return the larger number of each lane, what is not a number staying so."""
+        b = self.code.b
+        return Vector(self.code, b.select(b.fcmp_ordered(">", least.value, self.value), least.value, self.value))
+
+    def where(self, mask: Any, otherwise: Vector) -> Vector:
+        """Return the vector, and `otherwise` in the lanes that the mask leaves out."""
+        return Vector(self.code, self.code.b.select(mask, self.value, otherwise.value))
+
+    def exp2(self) -> Vector:
+        """Return 2 to the power of each number, to 2 units in the last place; as if from −126 below that, at most 127.
+
+        2ˣ = 2ⁿ · 2ᶠ with n whole and f within ½ of zero, 2ᶠ by the polynomial of Cephes (exp2f), n by adding a number
+        so large that no fraction is left, whose low bits then are those of n.
+        """
+        code, b, whole = self.code, self.code.b, self.code.constant(1.5 * 2**23)
+        x = self.at_least(code.constant(-126.0))
+        moved = x + whole
+        rest, power = x - (moved - whole), code.constant(_EXP2[0])
+        for coefficient in _EXP2[1:]:
+            power = code.fma(power, rest, code.constant(coefficient))
+        shift, one = (ir.Constant(code.integers, [n] * code.lanes) for n in (23, 127 << 23))
+        scale = b.add(b.shl(b.bitcast(moved.value, code.integers), shift), one)
+        return power * Vector(code, b.bitcast(scale, code.vector))
+
+
+# Cephes, single/exp2f.c, each rounded to float32.
+_EXP2 = tuple(
+    ctypes.c_float(x).value
+    for x in (
+        1.535336188319500e-4,
+        1.339887440266574e-3,
+        9.618437357674640e-3,
+        5.550332471162809e-2,
+        2.402264791363012e-1,
+        6.931472028550421e-1,
+        1.0,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Float32 in memory; offsets count them."""
+
+    code: Code
+    address: Any
+
+    def load(self, offset: int | Int = 0) -> Vector:
+        """Return as many as there are lanes."""
+        return Vector(self.code, self.code.b.load(self._place(offset, FLOAT), align=4, typ=self.code.vector))
+
+    def store(self, vector: Vector, offset: int | Int = 0) -> None:
+        """Write as many as there are lanes."""
+        self.code.b.store(vector.value, self._place(offset, FLOAT), align=4)
+
+    def broadcast(self, offset: int | Int = 0) -> Vector:
+        """Return one number in each lane."""
+        return self.code.splat(self.code.b.load(self._place(offset, FLOAT), typ=FLOAT))
+
+    def _place(self, offset: int | Int, kind: Any) -> Any:
+        return self.code.b.gep(self.address, [self.code.number(offset).value], source_etype=kind)
+
+
+class BFloat16Memory(Memory):
+    """Bfloat16 in memory: the upper halves of float32; rounded to the nearest when written, ties to even."""
+
+    def load(self, offset: int | Int = 0) -> Vector:
+        """Return as many as there are lanes."""
+        code, b = self.code, self.code.b
+        halves = b.load(self._place(offset, _HALF), align=2, typ=ir.VectorType(_HALF, code.lanes))
+        whole = b.shl(b.zext(halves, code.integers), self._each(16))
+        return Vector(code, b.bitcast(whole, code.vector))
+
+    def store(self, vector: Vector, offset: int | Int = 0) -> None:
+        """Write as many as there are lanes."""
+        code, b = self.code, self.code.b
+        bits = b.bitcast(vector.value, code.integers)
+        odd = b.and_(b.lshr(bits, self._each(16)), self._each(1))
+        rounded = b.lshr(b.add(b.add(bits, self._each(0x7FFF)), odd), self._each(16))
+        b.store(b.trunc(rounded, ir.VectorType(_HALF, code.lanes)), self._place(offset, _HALF), align=2)
+
+    def _each(self, value: int) -> Any:
+        return ir.Constant(self.code.integers, [value] * self.code.lanes)
