@@ -22,6 +22,7 @@ from tercet.engine.engine import Engine
 from tercet.errors import InvalidInputError, TercetError
 from tercet.nn import attention, linear
 from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.packed import packing, states_dtype
 from tercet.version import __version__
 from tercet_server.inventory import hub_cache, stored
 from tercet_server.run import open_engine
@@ -34,7 +35,7 @@ _PRODUCT = (512, 768, 3072)  # rows, in and out of the product that is timed: BE
 _FEATURES = ("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16")
 _HUB_TIMEOUT_S = 3.0
 # Of the trial's products against float32, by the precision's own rounding over the sums that it has.
-_BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+_BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2, "int8": 5e-2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +101,12 @@ def _trial(device: Device, precision: str) -> Check:
     """Multiply and attend once in the precision, compare with float32 on the CPU, and see how fast it multiplies."""
     dtype, name = PRECISIONS[precision], f"{precision} kernels"
     kernels = (
-        f"attention {attention.kernel_name(device.target, dtype, _HEAD_DIM)}, "
+        f"attention {attention.kernel_name(device.target, states_dtype(dtype), _HEAD_DIM)}, "
         f"linear {linear.kernel_name(device.target, dtype)}"
     )
     essential: State = "failed" if precision == device.precision else "note"
+    if dtype == torch.int8 and (device.target.type != "cpu" or not packing(dtype)):
+        return Check(name, "note", "needs a CPU with VNNI or AMX")
     try:
         difference = float(
             (_forward(device.target, dtype).float().cpu() - _forward(torch.device("cpu"), torch.float32)).abs().max()
@@ -125,9 +128,10 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return the GFLOP/s of a product as bulk work has it, the best of five."""
     rows, width, out = _PRODUCT
     product = linear.Linear(width, out, bias=False)
-    product.weight = torch.nn.Parameter(torch.ones(out, width, device=device, dtype=dtype), requires_grad=False)
-    linear.prepare(product, torch.get_num_threads())
-    x = torch.ones(rows, width, device=device, dtype=dtype)
+    states = states_dtype(dtype)
+    product.weight = torch.nn.Parameter(torch.ones(out, width, device=device, dtype=states), requires_grad=False)
+    linear.prepare(product, torch.get_num_threads(), dtype)
+    x = torch.ones(rows, width, device=device, dtype=states)
 
     def multiply() -> None:
         product(x)
@@ -141,12 +145,12 @@ def _rate(device: torch.device, dtype: torch.dtype) -> float:
 def _forward(device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Return a fixed projection and attention, (T, N · d), computed on the device."""
     rng = np.random.default_rng(0)
-    hidden, tokens = _HEADS * _HEAD_DIM, sum(_LENGTHS)
-    states = torch.from_numpy(rng.standard_normal((tokens, hidden), np.float32)).to(device, dtype)
+    hidden, tokens, kind = _HEADS * _HEAD_DIM, sum(_LENGTHS), states_dtype(dtype)
+    states = torch.from_numpy(rng.standard_normal((tokens, hidden), np.float32)).to(device, kind)
     project = linear.Linear(hidden, 3 * hidden, bias=False)
     weight = rng.standard_normal((3 * hidden, hidden), np.float32) / hidden**0.5
-    project.weight = torch.nn.Parameter(torch.from_numpy(weight).to(device, dtype), requires_grad=False)
-    linear.prepare(project)
+    project.weight = torch.nn.Parameter(torch.from_numpy(weight).to(device, kind), requires_grad=False)
+    linear.prepare(project, dtype=dtype)
     q, k, v = project(states).view(tokens, 3, _HEADS, _HEAD_DIM).unbind(1)
     batch = PackedBatch.of([TokenSequence(np.zeros(length, np.int64)) for length in _LENGTHS], device)
     return attention.attention(q.contiguous(), k.contiguous(), v.contiguous(), batch)

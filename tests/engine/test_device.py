@@ -39,6 +39,12 @@ def test_a_precision_without_a_fast_kernel_is_said_to_be_slow(precision, packs, 
     assert [record.levelname for record in caplog.records] == ["WARNING"] * told
 
 
+def test_int8_is_refused_where_it_would_be_slow(monkeypatch):
+    monkeypatch.setattr(module, "packing", lambda dtype: None)
+    with pytest.raises(InvalidInputError, match="needs a CPU with VNNI or AMX"):
+        open_device("cpu", "int8", None)
+
+
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:99", ""])
 def test_unknown_devices_are_refused(name):
     with pytest.raises(InvalidInputError, match="device"):

@@ -29,6 +29,7 @@ from tercet import (
 from tercet.checkpoints.open import StoredCheckpoint
 from tercet.engine.events import BatchEvent
 from tercet.engine.pending import is_brief
+from tercet.nn.int8 import has_int8
 
 TEXTS = ["hello world", "the quick brown fox", "", "numbers 0 1 2", "café 你好"]
 
@@ -368,10 +369,19 @@ def test_only_a_brief_call_is_tokenised_on_the_event_loop(engine, model, monkeyp
     assert brief is threading.current_thread() and other.name.startswith("tercet-host")
 
 
-def test_bfloat16_stays_close(bert):
+@pytest.mark.parametrize(
+    ("precision", "least"),
+    [
+        ("bfloat16", 0.999),
+        pytest.param("int8", 0.99, marks=pytest.mark.skipif(not has_int8(), reason="no int8 on this processor")),
+    ],
+)
+def test_short_precisions_stay_close(bert, precision, least):
     model, reference = bert
-    with Engine(precision="bfloat16") as engine:
+    with Engine(precision=precision) as engine:
         vectors = engine.encode(model, TEXTS).dense
+        info = engine.describe(model)
+        assert info.precision == precision and info.resident_bytes <= info.size_bytes
     expected = mean_vectors(reference, TEXTS)
     cosines = (vectors * expected).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
-    assert vectors.dtype == np.float32 and cosines.min() >= 0.999
+    assert vectors.dtype == np.float32 and cosines.min() >= least

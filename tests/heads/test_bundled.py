@@ -15,6 +15,7 @@ from tercet.checkpoints import hub
 from tercet.checkpoints.checkpoint import Checkpoint, EncodeSettings
 from tercet.checkpoints.open import open_checkpoint
 from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.int8 import has_int8
 from tercet.types import Item
 
 SEED = 11
@@ -101,6 +102,27 @@ def test_ids_and_vectors_equal_the_reference(bundled: tuple[Checkpoint, Path]) -
         rows = order[first : first + 40]
         ours[rows] = model.rows(PackedBatch.of([sequences[i] for i in rows]), ["dense"])["dense"]
     assert np.abs(ours - reference.encode(given, batch_size=8)).max() <= 1e-5
+
+
+@pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
+def test_int8_keeps_directions(bundled: tuple[Checkpoint, Path]) -> None:
+    """Of every text: odd ones, of two tokens or of one character again and again, are the least like."""
+    given = [
+        *texts(),
+        "",
+        "x" * 500,
+        "1234567890 3.14",
+        "😀🎉🔥🚀",
+        "机器学习是人工智能的一个分支。",
+        "the the the the",
+    ]
+    batch = PackedBatch.of(bundled[0].encode([Item(text) for text in given], EncodeSettings()))
+    exact, rounded = (
+        np.stack(bundled[0].load(torch.device("cpu"), dtype).rows(batch, ["dense"])["dense"])
+        for dtype in (torch.float32, torch.int8)
+    )
+    cosines = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosines.min() >= 0.99 and cosines.mean() >= 0.998
 
 
 def test_it_is_what_its_files_say(bundled: tuple[Checkpoint, Path]) -> None:

@@ -19,6 +19,7 @@ from support.reference import MILD_STD, WEIGHT_STD, Reference, draw_sequences, l
 from tercet.errors import CheckpointError
 from tercet.models.registry import Backbone, families
 from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.int8 import has_int8
 from tercet.nn.model import Model
 from tercet.nn.pooling import mean
 
@@ -137,6 +138,13 @@ def test_bfloat16_keeps_the_direction(mild: Case, device: str) -> None:
     host = PackedBatch.of(mild.sequences)
     theirs = mean(mild.states, host)
     assert torch.cosine_similarity(ours, theirs).min() >= 0.999
+
+
+@pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
+def test_int8_keeps_the_direction(mild: Case) -> None:
+    batch = PackedBatch.of(mild.sequences)
+    ours = mean(_results(mild.load("cpu", torch.int8), batch)[0], batch)
+    assert torch.cosine_similarity(ours, mean(mild.states, batch)).min() >= 0.99
 
 
 FAMILIES = [pytest.param(family, id=family.__name__) for family in dict.fromkeys(families().values())]

@@ -10,6 +10,7 @@ import torch
 from support.tiny_models import save_bert
 from tercet.checkpoints.catalog import catalog
 from tercet.engine.device import open_device
+from tercet.nn.int8 import has_int8
 from tercet_server import doctor
 from tercet_server.cli import main
 
@@ -72,9 +73,10 @@ def test_doctor_tries_what_it_reports(
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert all(check["state"] != "failed" for check in found.values())
     assert found["memory budget"]["detail"] == "2.0 GiB for weights"
-    assert found["float32 kernels"]["state"] == "ok" and "attention runs, linear" in found["float32 kernels"]["detail"]
+    assert found["float32 kernels"]["state"] == "ok" and "attention fused, linear" in found["float32 kernels"]["detail"]
     for precision in ("float32", "bfloat16", "float16"):
         assert re.search(r", [\d,]+ GFLOP/s, \S+ from float32", found[f"{precision} kernels"]["detail"])
+    assert ("onednn-int8, " if has_int8() else "needs a CPU") in found["int8 kernels"]["detail"]
     assert {"bfloat16 kernels", "float16 kernels", "threads", "torch", "tokenizers"} <= found.keys()
     assert found["hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["hub"]["detail"]
     assert found["hub cache"]["detail"].startswith(f"{cache}: 2 models")

@@ -25,6 +25,7 @@ from tercet.checkpoints.weights import Source, load_weights
 from tercet.models.registry import Backbone, Config
 from tercet.nn import linear
 from tercet.nn.batch import TokenSequence
+from tercet.nn.packed import states_dtype
 
 WEIGHT_STD = 0.3  # of matrices: attention is then far from uniform, and no layer saturates
 # For half precision: at 0.3 the published ModernBERT itself, run in bfloat16, misses the bound (cosine 0.9989). At 0.2
@@ -142,6 +143,6 @@ def load_family(
     tied = {"head.decoder.weight": "backbone.embeddings.words.weight"} if head == "masked_lm" else {}
     model = nn.ModuleDict(modules)
     source = Source(reference.weights, renames, family.prefixes, family.ignored, tied)
-    load_weights(model, [source], torch.device(device), dtype)
-    linear.prepare(model)
+    load_weights(model, [source], torch.device(device), states_dtype(dtype))
+    linear.prepare(model, dtype=dtype)
     return model.eval()

@@ -31,6 +31,7 @@ from tercet.nn import linear
 from tercet.nn.heads import Classifier, Dense, DenseHead, Head, MaskedLM, Normalize, ScoreHead
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
+from tercet.nn.packed import states_dtype
 from tercet.nn.sparse import LexicalHead, SpladeHead
 from tercet.nn.yes_no import YesNoHead
 
@@ -41,6 +42,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
     """Return the model that `spec` describes, its weights on `device` in `dtype` and in the kernels' layout.
 
     Args:
+        dtype: in int8, the weights of the backbone's products are rounded, and all else is float32.
         cores: how many may change the layout, and will at most compute.
 
     Raises:
@@ -48,13 +50,17 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
         CheckpointError: the weights are damaged or do not fit the configuration.
     """
     model = build(spec, dtype)
+    if isinstance(model.backbone, Generic) and dtype == torch.int8:
+        raise UnsupportedModelError(
+            f"{spec.architecture} runs by transformers, which has no int8 here; use float32 or bfloat16 for it"
+        )
     load_weights(model, list(_sources(spec, family_of(spec))), device)
     if isinstance(model.backbone, Generic):
         _fill(model, spec, device, dtype)
     # Elsewhere the rows are few, and a kernel compiled for each count of them would cost more than it saves.
     for part in (model.backbone, *model.heads.modules()):
         if part is model.backbone or isinstance(part, MaskedLM):
-            linear.prepare(part, cores)
+            linear.prepare(part, cores, dtype if part is model.backbone else None)
     return model.eval()
 
 
@@ -76,7 +82,7 @@ def build(spec: ModelSpec, dtype: torch.dtype) -> Model:
         raise CheckpointError(f"{spec.directory / 'config.json'} of a {spec.architecture} {reason}") from error
     for part in (model.backbone, *model.heads.modules()):
         if part is model.backbone or isinstance(part, MaskedLM | Classifier):
-            part.to(dtype)
+            part.to(states_dtype(dtype))
     return model
 
 
@@ -96,7 +102,8 @@ def size_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
     """Return the bytes that the model's weights take in `dtype`."""
     model = build(spec, dtype)
     stored = spec.size_bytes * dtype.itemsize // 4 if isinstance(model.backbone, Generic) else 0
-    return stored + sum(parameter.nbytes for parameter in model.parameters())
+    saved = linear.int8_saves(model.backbone) if dtype == torch.int8 else 0
+    return stored - saved + sum(parameter.nbytes for parameter in model.parameters())
 
 
 def family_of(spec: ModelSpec) -> type[Backbone]:

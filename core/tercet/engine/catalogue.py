@@ -23,6 +23,7 @@ from tercet.engine.residency import Residency
 from tercet.errors import TercetError, UnsupportedModelError, reraisable
 from tercet.models.registry import families
 from tercet.nn import attention, linear
+from tercet.nn.packed import states_dtype
 from tercet.types import ModelInfo
 
 Open = Callable[[str], Checkpoint]
@@ -203,6 +204,6 @@ def _kernels(spec: ModelSpec, device: Device) -> dict[str, str]:
     head_dim = config.get("head_dim") or config.get("hidden_size", heads) // heads
     target: torch.device = device.target
     return {
-        "attention": attention.kernel_name(target, device.dtype, head_dim),
+        "attention": attention.kernel_name(target, states_dtype(device.dtype), head_dim),
         "linear": linear.kernel_name(target, device.dtype),
     }

@@ -16,7 +16,12 @@ from tercet.nn.packed import packing
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.int8,
+}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -27,7 +32,7 @@ class Device:
 
     Attributes:
         target: the torch device.
-        precision: "float32", "bfloat16" or "float16", never "auto".
+        precision: a key of `PRECISIONS`, never "auto".
         budget_bytes: what the weights of all resident models may take together; activations come on top.
         max_batch_tokens: packed tokens of one forward pass; a single longer sequence still runs alone.
         workers: threads that run forward passes side by side: one for each core, one alone on a GPU.
@@ -41,7 +46,7 @@ class Device:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as torch names it."""
+        """The precision as torch names it; in int8, weights alone are so, and what they multiply is float32."""
         return PRECISIONS[self.precision]
 
     def release_cached_memory(self) -> None:
@@ -64,6 +69,10 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
         precision = "bfloat16" if on_gpu else "float32"
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
+    if precision == "int8" and (on_gpu or not packing(torch.int8)):
+        raise InvalidInputError(
+            f"int8 needs a CPU with VNNI or AMX, which {target} is not or has not; use float32 or bfloat16"
+        )
     budget = _default_budget(target) if memory_budget is None else parse_bytes(memory_budget)
     if on_gpu:
         return Device(target, precision, budget, 65_536)

@@ -66,8 +66,8 @@ def attention(
         return fused_attention(q, k, v, batch, scale, window)
     out = torch.empty_like(q)
     if batch.filler:
-        out[batch.runs[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with
-    for run in batch.runs:
+        out[batch.real_runs[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with
+    for run in batch.real_runs:
         for part in _portions(run, q.shape[1]) if bias is not None else (run,):
             _attend_run(q, k, v, out, part, scale, window, bias)
     return out.flatten(1)

@@ -141,8 +141,13 @@ class PackedBatch:
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
-        """The batch as runs of equal sequences, filler left out; sort the sequences by length to make them few."""
-        return tuple(_runs(self.sequences[: len(self.sequences) - self.filler]))
+        """The batch as runs of equal sequences; sort the sequences by length to make them few."""
+        return tuple(_runs(self.sequences))
+
+    @cached_property
+    def real_runs(self) -> tuple[Run, ...]:
+        """The same without filler."""
+        return tuple(_runs(self.sequences[: len(self.sequences) - self.filler])) if self.filler else self.runs
 
     @cached_property
     def extents(self) -> NDArray[np.int64]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.activations import finish
+from tercet.nn.int8 import fits_int8
 from tercet.nn.packed import PackedWeight, packing
 from tercet.nn.team import compute_with
 
@@ -46,15 +48,20 @@ class Linear(nn.Module):
         two = None if residual is None else torch.cat((residual, residual))
         return packed.multiply(torch.cat((x, x)), self.bias, activation, two)[:1]
 
-    def pack(self) -> None:
-        """Move the weight into the layout that this device's kernel reads."""
-        if self.weight is not None and self.weight.device.type == "cpu" and (layout := packing(self.weight.dtype)):
+    def pack(self, dtype: torch.dtype | None = None) -> None:
+        """Move the weight into the layout that this device's kernel reads, in its own type or in int8 if it fits."""
+        if self.weight is None or self.weight.device.type != "cpu":
+            return
+        rounded = dtype == torch.int8 and fits_int8(self.weight)
+        if layout := packing(torch.int8 if rounded else self.weight.dtype):
             self.packed = layout(self.weight.detach())
             self.weight = None
 
 
-def prepare(module: nn.Module, cores: int = 1) -> None:
+def prepare(module: nn.Module, cores: int = 1, dtype: torch.dtype | None = None) -> None:
     """Put every `Linear` below `module` into its device's layout, with so many cores; call once, after loading.
+
+    Weights become int8 where `dtype` says so.
 
     Measured on two AVX-512 cores: BERT-base's 340 MB into oneDNN's layout in 64 to 82 ms instead of 138 to 184 on one,
     into MKL's in 96 to 125 instead of 205 to 232. A thread of its own does it, since it keeps the helpers that it
@@ -62,7 +69,14 @@ def prepare(module: nn.Module, cores: int = 1) -> None:
     """
     products = [part for part in module.modules() if isinstance(part, Linear)]
     with ThreadPoolExecutor(1, "tercet-layout", compute_with, (cores,)) as pool:
-        list(pool.map(Linear.pack, products))
+        list(pool.map(partial(Linear.pack, dtype=dtype), products))
+
+
+def int8_saves(module: nn.Module) -> int:
+    """Return how many bytes fewer the float32 products below `module` take in int8."""
+    products = (part for part in module.modules() if isinstance(part, Linear))
+    weights = [part.weight for part in products if part.weight is not None and fits_int8(part.weight)]
+    return sum(weight.nbytes - weight.numel() for weight in weights)
 
 
 def layout_of(module: nn.Module) -> type[PackedWeight] | None:
@@ -81,7 +95,7 @@ def even_rows(rows: int, layout: type[PackedWeight]) -> int:
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
-    """Return what computes matrix products there: "mkl-packed", "onednn-packed", "cublas" or "torch"."""
+    """Return what computes matrix products there: "mkl-packed", "onednn-packed", "onednn-int8", "cublas" or "torch"."""
     if device.type == "cuda":
         return "cublas"
     layout = packing(dtype)

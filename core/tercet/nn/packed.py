@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tercet.nn.activations import finish
+from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.processor import has_avx512, is_intel
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
@@ -89,9 +90,16 @@ class MklWeight:
         return finish(y, activation, residual)
 
 
+def states_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of what weights of `dtype` are multiplied with: their own, and float32 for int8."""
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
 @cache
 def packing(dtype: torch.dtype) -> type[PackedWeight] | None:
-    """Return the layout that products of `dtype` are fastest with on this processor, or None for that by rows."""
+    """Return the layout that products with weights of `dtype` are fastest with on this processor, None for by rows."""
+    if dtype == torch.int8:
+        return Int8Weight if has_int8() else None
     if dtype == torch.float32 and is_intel() and has_avx512() and runs(MklWeight, dtype):
         return MklWeight
     if dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):

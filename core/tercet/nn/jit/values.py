@@ -6,6 +6,7 @@ Each lane of a vector computes by itself and in the order written, so a result d
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from tercet.nn.jit.code import Code
 
 INT, FLOAT = ir.IntType(32), ir.FloatType()
-_HALF = ir.IntType(16)
+_BYTE, _HALF = ir.IntType(8), ir.IntType(16)
+_WHOLE = 1.5 * 2**23  # added to a number, it leaves no fraction, and the number's whole part in the low bits
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,34 @@ class Vector:
         """Return the vector, and `otherwise` in the lanes that the mask leaves out."""
         return Vector(self.code, self.code.b.select(mask, self.value, otherwise.value))
 
+    def across(self, operation: Callable[[Vector, Vector], Vector]) -> Vector:
+        """Return all lanes combined by an operation, in each lane."""
+        code, whole = self.code, self
+        for distance in (code.lanes >> shift for shift in range(1, code.lanes.bit_length())):
+            partners = ir.Constant(code.integers, [lane ^ distance for lane in range(code.lanes)])
+            other = code.b.shuffle_vector(whole.value, whole.value, partners)
+            whole = operation(whole, Vector(code, other))
+        return whole
+
+    def gelu(self) -> Vector:
+        """Return 0.5 x (1 + erf(x / √2)), erf to 2e-7; Abramowitz & Stegun 1964, 7.1.26."""
+        code, one, zero = self.code, self.code.constant(1.0), self.code.constant(0.0)
+        size = self.at_least(-self) * code.constant(math.sqrt(0.5))
+        t = one / code.fma(size, code.constant(_ERF[0]), one)
+        tail = code.constant(_ERF[1])
+        for coefficient in _ERF[2:]:
+            tail = code.fma(tail, t, code.constant(coefficient))
+        power = (size * size * code.constant(-math.log2(math.e))).at_least(code.constant(_LEAST_POWER))
+        tail = tail * t * power.exp2() * code.constant(0.5)
+        share = (one - tail).where(code.b.fcmp_ordered(">", self.value, zero.value), tail)
+        return self * share
+
     def exp2(self) -> Vector:
         """Return 2 to the power of each number, to 2 units in the last place; as if from −126 below that, at most 127.
 
-        2ˣ = 2ⁿ · 2ᶠ with n whole and f within ½ of zero, 2ᶠ by the polynomial of Cephes (exp2f), n by adding a number
-        so large that no fraction is left, whose low bits then are those of n.
+        2ˣ = 2ⁿ · 2ᶠ with n whole and f within ½ of zero, 2ᶠ by the polynomial of Cephes (exp2f).
         """
-        code, b, whole = self.code, self.code.b, self.code.constant(1.5 * 2**23)
+        code, b, whole = self.code, self.code.b, self.code.constant(_WHOLE)
         x = self.at_least(code.constant(-126.0))
         moved = x + whole
         rest, power = x - (moved - whole), code.constant(_EXP2[0])
@@ -118,6 +141,9 @@ _EXP2 = tuple(
     )
 )
 
+_LEAST_POWER = -100.0  # of erf's tail: processors are slow with the numbers that a product of less could be
+_ERF = (0.3275911, 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -134,12 +160,27 @@ class Memory:
         """Write as many as there are lanes."""
         self.code.b.store(vector.value, self._place(offset, FLOAT), align=4)
 
+    def put(self, vector: Vector, offset: int | Int = 0) -> None:
+        """Write the first lane alone."""
+        b = self.code.b
+        b.store(b.extract_element(vector.value, ir.Constant(INT, 0)), self._place(offset, FLOAT), align=4)
+
     def broadcast(self, offset: int | Int = 0) -> Vector:
         """Return one number in each lane."""
         return self.code.splat(self.code.b.load(self._place(offset, FLOAT), typ=FLOAT))
 
     def _place(self, offset: int | Int, kind: Any) -> Any:
         return self.code.b.gep(self.address, [self.code.number(offset).value], source_etype=kind)
+
+
+class ByteMemory(Memory):
+    """Bytes in memory, for writing."""
+
+    def store(self, vector: Vector, offset: int | Int = 0) -> None:
+        """Write numbers from 0 to 255, rounded to the nearest whole ones, ties to even."""
+        code, b = self.code, self.code.b
+        moved = b.bitcast((vector + code.constant(_WHOLE)).value, code.integers)
+        b.store(b.trunc(moved, ir.VectorType(_BYTE, code.lanes)), self._place(offset, _BYTE), align=1)
 
 
 class BFloat16Memory(Memory):

@@ -1,0 +1,126 @@
+"""Weights in int8, and products with rows that are rounded as they come.
+
+Weights are rounded by row of the weight, activations by token (Dettmers et al. 2022, arXiv:2208.07339), between a
+token's least and greatest number: what one token is rounded to depends on no other. Sums of products are whole numbers
+and exact, so a row of a product comes out the same among any number of others.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tercet.nn.activations import finish
+from tercet.nn.jit.code import Code, Compiled, vector_shape
+from tercet.nn.jit.rounding import FinishingWords, RoundingWords, units_of, write_finishing, write_rounding
+from tercet.nn.team import compute_with, together
+
+_ROWS = 512  # the row count that oneDNN chooses a layout for
+_COMPILING = Lock()
+_FINISHED = (None, "gelu")  # activations that are computed in the pass over a product
+
+
+class Int8Weight:
+    """oneDNN's layout of int8 (`PackedWeight`): on Zen 5 twice the rate of bfloat16 and four times that of float32."""
+
+    name: ClassVar[str] = "onednn-int8"
+    fineness: ClassVar[int] = 3  # as for `OneDnnWeight`
+
+    def __init__(self, weight: Tensor) -> None:
+        weight = weight.float()
+        self._scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+        rounded = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._sums = (rounded.float().sum(1) * self._scales).contiguous()
+        self._zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self._nothing = torch.zeros(len(weight))
+        self._weight = torch.ops.onednn.qlinear_prepack(rounded, [_ROWS, weight.shape[1]])
+
+    def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
+        """Return activation(x Wᵀ + b) + residual for x (T, in) float32."""
+        x = x.contiguous()
+        rounded, steps = _round(x)
+        weight = (self._weight, self._scales, self._zeros)
+        y: Tensor = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "none"
+        )
+        fused = activation in _FINISHED
+        residual = residual if residual is None else residual.contiguous()
+        ours = (activation, residual) if fused else (None, None)
+        _finish(y, steps, self._sums, self._nothing if bias is None else bias, *ours)
+        return y if fused else finish(y, activation, residual)
+
+
+@cache
+def has_int8() -> bool:
+    """Whether this processor and torch build multiply int8 fast: VNNI or AMX, and oneDNN's private operators."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if vector_shape() is None or not any(known.get(name) for name in ("avx512_vnni", "avx_vnni", "amx_int8")):
+        return False
+    with ThreadPoolExecutor(1, "tercet-trial", compute_with, (1,)) as pool:  # or its caller would keep helpers for it
+        return pool.submit(_multiplies).result()
+
+
+def _multiplies() -> bool:
+    one = torch.eye(16)
+    try:
+        return torch.allclose(Int8Weight(one).multiply(one, None, None, None), one, atol=0.01)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+
+
+def fits_int8(weight: Tensor) -> bool:
+    """Whether the weight's rows and columns fill vectors."""
+    shape = vector_shape()
+    return shape is not None and not any(size % shape[0] for size in weight.shape)
+
+
+def _round(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (T, in) uint8 and the (T, 2) step and least number of each row."""
+    rows, width = x.shape
+    out, steps = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows, 2)
+    _run(_rounding(), RoundingWords(x.data_ptr(), steps.data_ptr(), out.data_ptr(), rows, width, units_of(rows)))
+    return out, steps
+
+
+def _finish(
+    y: Tensor, steps: Tensor, sums: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None
+) -> None:
+    rows, width = y.shape
+    words = FinishingWords(
+        y.data_ptr(),
+        steps.data_ptr(),
+        sums.data_ptr(),
+        bias.data_ptr(),
+        0 if residual is None else residual.data_ptr(),
+        rows,
+        width,
+        units_of(rows),
+    )
+    _run(_finishing(activation, residual is not None), words)
+
+
+def _run(kernel: Compiled, words: RoundingWords | FinishingWords) -> None:
+    memory = np.array(words, np.int64)
+    together(kernel, memory.ctypes.data, words.units)
+
+
+@cache
+def _rounding() -> Compiled:
+    with _COMPILING:
+        code = Code()
+        write_rounding(code)
+        return code.finish()
+
+
+@cache
+def _finishing(activation: str | None, added: bool) -> Compiled:
+    with _COMPILING:
+        code = Code()
+        write_finishing(code, activation, added)
+        return code.finish()

@@ -1,0 +1,123 @@
+"""Products in int8 against the same rounding written out, and what that rounding costs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tercet.nn import int8 as module
+from tercet.nn.int8 import Int8Weight, fits_int8, has_int8
+from tercet.nn.jit import code
+from tercet.nn.linear import Linear, int8_saves, kernel_name, layout_of, prepare
+from tercet.nn.team import compute_with
+
+pytestmark = pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
+
+ACTIVATIONS = {None: lambda x: x, "gelu": F.gelu, "relu": F.relu, "tanh": torch.tanh}
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rounded_rows(x: Tensor) -> Tensor:
+    """Return each row on 256 even steps from its least to its greatest number, in float64."""
+    x = x.double()
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    step = (high - low).clamp(min=1e-30) / 255
+    return ((x - low) / step).round() * step + low
+
+
+def rounded_weights(weight: Tensor) -> Tensor:
+    step = weight.double().abs().amax(1, keepdim=True) / 127
+    return (weight.double() / step).round() * step
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 70])
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("added", [False, True])
+def test_products_of_rounded_numbers(rows: int, activation: str | None, added: bool) -> None:
+    x, weight, bias = draw(rows, 64), draw(48, 64, seed=1) / 8, draw(48, seed=2)
+    x[0, 5] = 20.0  # one number far from the rest, as layer norms leave them
+    residual = draw(rows, 48, seed=3) if added else None
+    ours = Int8Weight(weight).multiply(x, bias, activation, residual)
+    expected = ACTIVATIONS[activation](F.linear(rounded_rows(x), rounded_weights(weight), bias.double()))
+    expected = expected if residual is None else expected + residual
+    # A number midway between two steps may be rounded either way: a step's product with a weight, at most.
+    assert (ours - expected).abs().max() <= 2e-5 + 20 / 255 * 0.5
+
+
+def test_what_rounding_costs() -> None:
+    x, weight = draw(200, 384), draw(1536, 384, seed=1) / 20
+    ours = Int8Weight(weight).multiply(x, None, None, None)
+    assert torch.cosine_similarity(ours, F.linear(x, weight)).min() >= 0.9998
+
+
+def test_a_row_comes_out_the_same_among_any_number_of_others() -> None:
+    x, weight = draw(70, 64), Int8Weight(draw(48, 64, seed=1))
+    together = weight.multiply(x, None, "gelu", None)
+    for rows in (2, 5, 33):
+        assert torch.equal(together[:rows], weight.multiply(x[:rows], None, "gelu", None))
+    assert torch.equal(together[9:10], linear_of(draw(48, 64, seed=1))(x[9:10], activation="gelu"))
+
+
+def linear_of(weight: Tensor) -> Linear:
+    product = Linear(*weight.T.shape, bias=False)
+    product.weight = torch.nn.Parameter(weight, requires_grad=False)
+    prepare(product, dtype=torch.int8)
+    return product
+
+
+def test_cores_change_nothing() -> None:
+    x, weight = draw(70, 64), Int8Weight(draw(48, 64, seed=1))
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for cores in (1, 2):
+            compute_with(cores)
+            results.append(weight.multiply(x, None, "gelu", None))
+    finally:
+        compute_with(before)
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("lanes,registers", [(4, 32), (8, 16)])
+def test_narrower_vectors_agree(lanes: int, registers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, residual = draw(9, 64), Int8Weight(draw(48, 64, seed=1)), draw(9, 48, seed=2)
+    own = weight.multiply(x, None, "gelu", residual)
+    monkeypatch.setattr(code, "vector_shape", lambda: (lanes, registers))
+    monkeypatch.setattr(module, "_rounding", module._rounding.__wrapped__)
+    monkeypatch.setattr(module, "_finishing", module._finishing.__wrapped__)
+    assert torch.equal(own, weight.multiply(x, None, "gelu", residual))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_is_seen_in_its_row_alone(value: float) -> None:
+    x = draw(5, 64)
+    x[2, 3] = value
+    out = Int8Weight(draw(48, 64, seed=1)).multiply(x, None, None, None)
+    assert out.isfinite().all(1).tolist() == [True, True, False, True, True]
+
+
+def test_a_row_of_equal_numbers_and_a_weight_of_zeros() -> None:
+    weight = draw(48, 64, seed=1)
+    weight[3] = 0
+    out = Int8Weight(weight).multiply(torch.full((2, 64), 0.75), None, None, None)
+    assert (
+        out - F.linear(torch.full((2, 64), 0.75).double(), rounded_weights(weight).nan_to_num(0))
+    ).abs().max() < 1e-5
+    assert not out[:, 3].any()
+
+
+def test_which_products_become_int8() -> None:
+    net = torch.nn.Sequential(Linear(64, 48), Linear(48, 50))
+    for part in net:
+        torch.nn.init.normal_(part.weight)
+        torch.nn.init.zeros_(part.bias)
+    assert not fits_int8(net[1].weight)
+    assert int8_saves(net) == 3 * 64 * 48
+    prepare(net, dtype=torch.int8)
+    assert [layout_of(part) for part in net] == [Int8Weight, layout_of(net[1])] and layout_of(net[1]) is not Int8Weight
+    assert kernel_name(torch.device("cpu"), torch.int8) == "onednn-int8"
