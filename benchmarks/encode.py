@@ -20,12 +20,12 @@ from cache import bundled
 from corpus import mixed_texts, short_queries
 from facts import facts
 from harness import Child, Contender, interleave, options, percentile, serve, started, totals
-from minilm_graph import OnnxRuntime, exported
+from minilm_graph import OnnxRuntime, OnnxRuntimeInt8, exported, rounded
 from onnx_environment import Fastembed, SentenceTransformersOnnx
 from outcome import Row, finish
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-FLOAT32, BFLOAT16 = "sentence-transformers", "sentence-transformers-bfloat16"
+FLOAT32, BFLOAT16, INT8 = "sentence-transformers", "sentence-transformers-bfloat16", "onnxruntime-int8"
 BEST = "the best exact peer"
 # Texts in bulk by (precision of ours, peer); a single short query by peer.
 BULK_BARS = {
@@ -33,6 +33,8 @@ BULK_BARS = {
     ("tercet", BEST): 1.2,
     ("tercet-bfloat16", FLOAT32): 4.5,
     ("tercet-bfloat16", BFLOAT16): 1.8,
+    ("tercet-int8", FLOAT32): 5.5,
+    ("tercet-int8", INT8): 1.3,
 }
 QUERY_BARS = {FLOAT32: 2.0, BEST: 1.0}
 
@@ -56,6 +58,12 @@ class TercetBfloat16(Tercet):
     """The same in bfloat16."""
 
     precision = "bfloat16"
+
+
+class TercetInt8(Tercet):
+    """The same in int8."""
+
+    precision = "int8"
 
 
 class SentenceTransformers:
@@ -87,6 +95,20 @@ def bfloat16() -> None:
         raise OSError("this processor does not multiply bfloat16")
 
 
+def int8() -> None:
+    """Raise where the processor does not multiply int8."""
+    from tercet.nn.int8 import has_int8
+
+    if not has_int8():
+        raise OSError("this processor does not multiply int8")
+
+
+def int8_graph() -> None:
+    """Make what onnxruntime needs for int8."""
+    int8()
+    rounded()
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """How a contender is made and what must be there; `exact` where it computes in float32."""
@@ -106,10 +128,12 @@ def other_environment() -> None:
 WAYS = {
     "tercet": Way(Tercet),
     "tercet-bfloat16": Way(TercetBfloat16, exact=False, prepare=bfloat16),
+    "tercet-int8": Way(TercetInt8, exact=False, prepare=int8),
     FLOAT32: Way(SentenceTransformers),
     BFLOAT16: Way(SentenceTransformersBfloat16, exact=False, prepare=bfloat16),
     "sentence-transformers-onnx": Way(SentenceTransformersOnnx, prepare=other_environment, elsewhere=True),
     "onnxruntime": Way(OnnxRuntime, prepare=exported),
+    INT8: Way(OnnxRuntimeInt8, exact=False, prepare=int8_graph),
     "fastembed": Way(Fastembed, prepare=other_environment, elsewhere=True),
 }
 PEERS = [name for name in WAYS if name != "tercet"]
@@ -142,7 +166,7 @@ def main() -> int:
         queries = interleave(children, [[q] for q in short_queries(asked.queries)], asked.rounds)
     show(children, bulk, queries, asked.texts)
     packages = ["tercet", "torch", "sentence-transformers", "transformers", "tokenizers"]
-    packages += ["onnxruntime"] if "onnxruntime" in names else []
+    packages += ["onnxruntime"] if {"onnxruntime", INT8} & set(names) else []
     elsewhere = onnx_environment.PACKAGES[1:] if pythons else ()
     return finish(rows(bulk, queries, asked.texts, cosines), facts(packages, elsewhere), asked.json)
 
@@ -167,8 +191,10 @@ def rows(
     found: list[Row] = []
     for ours in [name for name in bulk if name.startswith("tercet")]:
         for peer, theirs in _with_best(bulk).items():
-            note = "" if ours in (peer, "tercet") else f"least cosine to float32 {cosines[ours]:.5f}"
-            claim = f"MiniLM in bulk, {'bfloat16' if 'bfloat16' in ours else 'float32'}"
+            note = "" if ours == "tercet" else f"least cosine to float32 {cosines[ours]:.5f}"
+            if peer == INT8 and note:
+                note += f", the other's {cosines[INT8]:.5f}"
+            claim = f"MiniLM in bulk, {ours.partition('-')[2] or 'float32'}"
             bar = BULK_BARS.get((ours, peer.partition(":")[0]))
             if bar is None and ours != "tercet":
                 continue

@@ -5,7 +5,7 @@ BM25. Recall@10 is the share of the answers among the first ten; nDCG@10 has the
 2002). Ends with 1 where a pipeline is worse than the best single leg by more than noise: where the 95 % interval of the
 difference, by paired bootstrap over the questions, lies below zero.
 
-    python benchmarks/quality.py [--write]
+    python benchmarks/quality.py [--write] [--precision int8]
 """
 
 from __future__ import annotations
@@ -99,10 +99,13 @@ def _rrf_rerank(found: Found, hits: Hits) -> Hits:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{REPORT.name}")
+    parser.add_argument("--precision", default="float32", help="that the dense model computes in; default float32")
     arguments = parser.parse_args()
+    if arguments.write and arguments.precision != "float32":
+        parser.error(f"docs/{REPORT.name} is about float32; leave out --write or --precision")
     passages = read_passages(standard_library())
     questions = read_questions([passage.path for passage in passages])
-    with Engine(precision="float32", device="cpu") as engine:
+    with Engine(precision=arguments.precision, device="cpu") as engine:
         found = list(search(engine, [passage.text for passage in passages], [question.text for question in questions]))
     kinds = np.array([question.kind for question in questions])
     runs = {name: measure(map(rank, found), questions) for name, rank in (PIPELINES | OTHERS).items()}
