@@ -1,8 +1,8 @@
 """Weights in int8, and products with rows that are rounded as they come.
 
-Weights are rounded by row of the weight, activations by token (Dettmers et al. 2022, arXiv:2208.07339), between a
-token's least and greatest number: what one token is rounded to depends on no other. Sums of products are whole numbers
-and exact, so a row of a product comes out the same among any number of others.
+Weights are rounded by row of the weight, activations by token (`jit/rounding.py`): what one token is rounded to depends
+on no other. Sums of products are whole numbers and exact, so a row of a product comes out the same among any number of
+others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tercet.nn.activations import finish
 from tercet.nn.jit.code import Code, Compiled, vector_shape
-from tercet.nn.jit.rounding import FinishingWords, RoundingWords, units_of, write_finishing, write_rounding
+from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, units_of, write_finishing, write_rounding
 from tercet.nn.team import compute_with, together
 
 _ROWS = 512  # the row count that oneDNN chooses a layout for
@@ -36,6 +36,7 @@ class Int8Weight:
         weight = weight.float()
         self._scales = weight.abs().amax(1).clamp(min=1e-12) / 127
         rounded = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._columns = rounded.T.contiguous()
         self._sums = (rounded.float().sum(1) * self._scales).contiguous()
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._nothing = torch.zeros(len(weight))
@@ -52,8 +53,24 @@ class Int8Weight:
         fused = activation in _FINISHED
         residual = residual if residual is None else residual.contiguous()
         ours = (activation, residual) if fused else (None, None)
-        _finish(y, steps, self._sums, self._nothing if bias is None else bias, *ours)
+        self._finish(y, steps, self._nothing if bias is None else bias, *ours)
         return y if fused else finish(y, activation, residual)
+
+    def _finish(self, y: Tensor, steps: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> None:
+        rows, width = y.shape
+        words = FinishingWords(
+            y=y.data_ptr(),
+            steps=steps.data_ptr(),
+            columns=self._columns.data_ptr(),
+            scales=self._scales.data_ptr(),
+            sums=self._sums.data_ptr(),
+            bias=bias.data_ptr(),
+            residual=0 if residual is None else residual.data_ptr(),
+            rows=rows,
+            width=width,
+            units=units_of(rows),
+        )
+        _run(_finishing(activation, residual is not None), words)
 
 
 @cache
@@ -81,28 +98,11 @@ def fits_int8(weight: Tensor) -> bool:
 
 
 def _round(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (T, in) uint8 and the (T, 2) step and least number of each row."""
+    """Return (T, in) uint8 and (T, `ROW`) what is kept of each row."""
     rows, width = x.shape
-    out, steps = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows, 2)
+    out, steps = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows, ROW)
     _run(_rounding(), RoundingWords(x.data_ptr(), steps.data_ptr(), out.data_ptr(), rows, width, units_of(rows)))
     return out, steps
-
-
-def _finish(
-    y: Tensor, steps: Tensor, sums: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None
-) -> None:
-    rows, width = y.shape
-    words = FinishingWords(
-        y.data_ptr(),
-        steps.data_ptr(),
-        sums.data_ptr(),
-        bias.data_ptr(),
-        0 if residual is None else residual.data_ptr(),
-        rows,
-        width,
-        units_of(rows),
-    )
-    _run(_finishing(activation, residual is not None), words)
 
 
 def _run(kernel: Compiled, words: RoundingWords | FinishingWords) -> None:

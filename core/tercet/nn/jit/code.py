@@ -64,6 +64,10 @@ class Code:
         """Return a vector full of it."""
         return Vector(self, ir.Constant(self.vector, [value] * self.lanes))
 
+    def count(self) -> Vector:
+        """Return 0, 1 and so on."""
+        return Vector(self, ir.Constant(self.vector, [float(lane) for lane in range(self.lanes)]))
+
     def splat(self, value: Any) -> Vector:
         """Return a vector full of a float32 of this code."""
         return Vector(self, self._splat(value, self.vector))

@@ -1,26 +1,31 @@
 """What a product in int8 does to its rows, before and after, in one pass each.
 
-A row x is rounded to 256 steps of its own from its least number on: x ≈ low + step · u with u in 0 … 255. Then
-x · w = step · (u · w) + low · Σ w for each row w of the weights, of which only u · w needs a product.
+A row x is rounded to 256 steps of its own between its second least and its second greatest number: x ≈ low + step · u
+with u in 0 … 255. How far the least and the greatest lie outside is kept beside, since one number far from the others,
+which transformers often have, would make the steps coarse for all (Dettmers et al. 2022, arXiv:2208.07339). Then
+x · w = step · (u · w) + low · Σ w + the two excesses times their weights, and only u · w needs a product.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code
-from tercet.nn.jit.values import ByteMemory, Memory
+from tercet.nn.jit.values import ByteMemory, Memory, Vector
 
+ROW = 6  # numbers that are kept of a row: step, low, the excess above and below, the place of each
 _ROWS = 8  # of a unit of work
 _LEAST_STEP = 1e-30  # of a row whose numbers are all the same
+_Choice = Callable[[Vector, Vector], Vector]
 
 
 class RoundingWords(NamedTuple):
     """The words of `rounding`.
 
     Attributes:
-        x: address of (rows, width) float32. steps: of (rows, 2) float32, where each row's step and low are written.
+        x: address of (rows, width) float32. steps: of (rows, `ROW`) float32, what is kept of each row.
         out: of (rows, width) uint8. rows, width: the shape. units: of work. next: the one that is done next.
     """
 
@@ -38,12 +43,15 @@ class FinishingWords(NamedTuple):
 
     Attributes:
         y: address of (rows, width) float32, u · w, overwritten. steps: what `rounding` wrote.
+        columns: of (numbers of a row of x, width) int8, the weights by column. scales: of (width,) float32, theirs.
         sums, bias: of (width,) float32, Σ w and what is added. residual: of (rows, width) float32, or 0.
         rows, width: the shape. units: of work. next: the one that is done next.
     """
 
     y: int
     steps: int
+    columns: int
+    scales: int
     sums: int
     bias: int
     residual: int
@@ -61,40 +69,80 @@ def units_of(rows: int) -> int:
 def write_rounding(code: Code) -> None:
     """Write the rounding of rows. A row with a number that is not finite gets a step that is none."""
     word = RoundingWords(*range(len(RoundingWords._fields)))
-    x, steps, out = Memory(code, code.pointer(word.x)), Memory(code, code.pointer(word.steps)), code.pointer(word.out)
-    rows, width, lanes, zero = code.word(word.rows), code.word(word.width), code.lanes, code.constant(0.0)
+    x, steps, out = (
+        kind(code, code.pointer(at)) for kind, at in ((Memory, word.x), (Memory, word.steps), (ByteMemory, word.out))
+    )
+    rows, width, lanes = code.word(word.rows), code.word(word.width), code.lanes
     with code.shared_loop(word.next, code.word(word.units)) as unit, code.loop((rows - unit * _ROWS).least(_ROWS)) as i:
         row = unit * _ROWS + i
-        low, high = code.variable(code.constant(math.inf)), code.variable(code.constant(-math.inf))
-        unsound = code.variable(zero)
+        above, below = _Two(code, Vector.at_least, Vector.at_most), _Two(code, Vector.at_most, Vector.at_least)
+        unsound = code.variable(code.constant(0.0))
         with code.loop(width, step=lanes) as at:
             numbers = x.load(row * width + at)
-            low.store(-(-numbers).at_least(-low.load()))
-            high.store(numbers.at_least(high.load()))
-            unsound.store(code.fma(numbers, zero, unsound.load()))
-        least = -(-low.load()).across(lambda a, b: a.at_least(b))
-        step = (high.load().across(lambda a, b: a.at_least(b)) - least) * code.constant(1 / 255)
-        step = step.at_least(code.constant(_LEAST_STEP)) + unsound.load().across(lambda a, b: a + b)
-        inverse = code.constant(1.0) / step
+            above.take(numbers)
+            below.take(numbers)
+            unsound.store(code.fma(numbers, code.constant(0.0), unsound.load()))
+        (highest, high), (lowest, low) = above.across(), below.across()
+        step = ((high - low) * code.constant(1 / 255)).at_least(code.constant(_LEAST_STEP))
+        step = step + unsound.load().across(lambda a, b: a + b)
+        inverse, here = code.constant(1.0) / step, code.variable(code.count())
+        highest_at, lowest_at = (code.variable(code.constant(0.0)) for _ in range(2))
         with code.loop(width, step=lanes) as at:
-            ByteMemory(code, out).store((x.load(row * width + at) - least) * inverse, row * width + at)
-        steps.put(step, row * 2)
-        steps.put(least, row * 2 + 1)
+            numbers, place = x.load(row * width + at), here.load()
+            for extreme, found in ((highest, highest_at), (lowest, lowest_at)):
+                found.store(place.where(numbers.equals(extreme), found.load()))
+            out.store((numbers.at_least(low).at_most(high) - low) * inverse, row * width + at)
+            here.store(place + code.constant(float(lanes)))
+        places = (found.load().across(Vector.at_least) for found in (highest_at, lowest_at))
+        for offset, number in enumerate((step, low, highest - high, lowest - low, *places)):
+            steps.put(number, row * ROW + offset)
+
+
+class _Two:
+    """The two numbers that went by and are the furthest in one direction: the greatest, or the least.
+
+    `further` and `nearer` return of two numbers the one that is further in that direction, and the one that is less so.
+    """
+
+    def __init__(self, code: Code, further: _Choice, nearer: _Choice) -> None:
+        self.further, self.nearer = further, nearer
+        none = code.constant(-math.inf if further is Vector.at_least else math.inf)
+        self.first, self.second = code.variable(none), code.variable(none)
+
+    def take(self, numbers: Vector) -> None:
+        """Let each lane's number go by."""
+        first = self.first.load()
+        self.second.store(self.further(self.nearer(numbers, first), self.second.load()))
+        self.first.store(self.further(numbers, first))
+
+    def across(self) -> tuple[Vector, Vector]:
+        """Return the two of all lanes, in each lane."""
+        first, second = self.first.load(), self.second.load()
+        for distance in first.distances():
+            other, another = first.partner(distance), second.partner(distance)
+            second = self.further(self.nearer(first, other), self.further(second, another))
+            first = self.further(first, other)
+        return first, second
 
 
 def write_finishing(code: Code, activation: str | None, added: bool) -> None:
-    """Write y ← activation(step · y + low · sums + bias) + residual; `added` says whether there is a residual."""
+    """Write y ← activation(step · y + low · sums + excesses + bias) + residual, `added` if there is a residual."""
     word = FinishingWords(*range(len(FinishingWords._fields)))
-    y, steps, sums, bias, residual = (
-        Memory(code, code.pointer(at)) for at in (word.y, word.steps, word.sums, word.bias, word.residual)
+    y, steps, scales, sums, bias, residual = (
+        Memory(code, code.pointer(at)) for at in (word.y, word.steps, word.scales, word.sums, word.bias, word.residual)
     )
+    columns = ByteMemory(code, code.pointer(word.columns))
     rows, width = code.word(word.rows), code.word(word.width)
     with code.shared_loop(word.next, code.word(word.units)) as unit, code.loop((rows - unit * _ROWS).least(_ROWS)) as i:
         row = unit * _ROWS + i
-        step, low = steps.broadcast(row * 2), steps.broadcast(row * 2 + 1)
+        step, low, above, below = (steps.broadcast(row * ROW + at) for at in range(4))
+        above_at, below_at = (steps.whole(row * ROW + at) for at in (4, 5))
         with code.loop(width, step=code.lanes) as at:
             place = row * width + at
-            result = code.fma(y.load(place), step, code.fma(low, sums.load(at), bias.load(at)))
+            outside = above * columns.load(above_at * width + at)
+            outside = code.fma(below, columns.load(below_at * width + at), outside)
+            result = code.fma(low, sums.load(at), code.fma(outside, scales.load(at), bias.load(at)))
+            result = code.fma(y.load(place), step, result)
             if activation == "gelu":
                 result = result.gelu()
             y.store(result + residual.load(place) if added else result, place)
