@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,25 +10,23 @@ import torch
 from torch import Tensor
 
 from nn.test_attention import assert_close, batch_of, draw, naive
-from tercet.nn import fused_attention as module
 from tercet.nn.fused_attention import fused_attention, fuses
 from tercet.nn.jit import code
+from tercet.nn.jit.attention_kernel import attention_kernel
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.team import compute_with
 
 if vector_shape() is None:
     pytest.skip("this processor has no vectors that this is for", allow_module_level=True)
 
-LENGTHS = (1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 127, 128, 129, 257)
+LENGTHS = (1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 127, 128, 129, 255, 256, 257, 600)
 ALL = (-1, -1)
 
 
 @pytest.fixture
-def anew() -> Iterator[None]:
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile within this test alone."""
-    module._compiled.cache_clear()
-    yield
-    module._compiled.cache_clear()
+    monkeypatch.setattr(attention_kernel, "kept", {})
 
 
 @pytest.mark.parametrize("lanes,registers", [(4, 32), (8, 16), (16, 32)])
@@ -41,7 +38,7 @@ def test_vectors_of_any_width_give_the_same_bytes(
     batch = batch_of(LENGTHS)
     q, k, v = draw(batch, heads=3, kv_heads=3, dims=32)
     own = fused_attention(q, k, v, batch, 0.2, window)
-    module._compiled.cache_clear()
+    attention_kernel.kept.clear()
     monkeypatch.setattr(code, "vector_shape", lambda: (lanes, registers))
     other = fused_attention(q, k, v, batch, 0.2, window)
     assert_close(other, naive(q, k, v, batch, scale=0.2, window=window))
@@ -98,11 +95,12 @@ def test_cores_share_the_work_and_change_nothing() -> None:
 
 @pytest.mark.usefixtures("anew")
 def test_threads_that_need_one_kernel_at_once_compile_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = batch_of((9, 40))
+    batch, written, write = batch_of((9, 40)), [], attention_kernel.write
+    monkeypatch.setattr(attention_kernel, "write", lambda code, *of: (written.append(of), write(code, *of)))
     q, k, v = draw(batch)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: fused_attention(q, k, v, batch, 0.25, ALL), range(8)))
-    assert module._compiled.cache_info().misses == 1
+    assert written == [(16, torch.float32, False)]
     assert all(torch.equal(result, results[0]) for result in results)
 
 

@@ -80,5 +80,5 @@ class Schedule:
 
     def _may_share(self, turn: Turn) -> bool:
         workers = self._device.workers
-        # What `may_share` finds out holds for float32.
+        # What `may_share` finds out holds for float32; products in int8 are exact.
         return workers > 1 and self._device.precision in ("float32", "int8") and may_share(turn.lease.model, workers)

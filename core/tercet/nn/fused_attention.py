@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from threading import Lock
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch
-from tercet.nn.jit.attention_kernel import AttentionKernel, Words
-from tercet.nn.jit.code import Code, Compiled, vector_shape
+from tercet.nn.jit.attention_kernel import Words, attention_kernel
+from tercet.nn.jit.code import vector_shape
 from tercet.nn.team import together
 
-_LARGEST_HEAD = 256  # numbers of a head: a block's keys and values then take 256 kB of a thread's stack
-_COMPILING = Lock()  # LLVM's objects are not for several threads at once
+_LARGEST_HEAD = 256  # numbers of a head: a block's keys and values then take 512 kB of a stack
 
 
 def fuses(device: torch.device, dtype: torch.dtype, dims: int) -> bool:
@@ -61,15 +58,5 @@ def fused_attention(
         right=right,
         scale=int(np.float32(scale * math.log2(math.e)).view(np.int32)),
     )
-    memory = np.array(words, np.int64)
-    with _COMPILING:
-        kernel = _compiled(dims, q.dtype, window != (-1, -1))
-    together(kernel, memory.ctypes.data, words.units)
+    together(attention_kernel(dims, q.dtype, window != (-1, -1)), words)
     return out
-
-
-@cache
-def _compiled(dims: int, dtype: torch.dtype, windowed: bool) -> Compiled:
-    code = Code()
-    AttentionKernel(code, dims, dtype, windowed).write()
-    return code.finish()

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from threading import Lock
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tercet.nn.activations import finish
-from tercet.nn.jit.code import Code, Compiled, vector_shape
-from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, units_of, write_finishing, write_rounding
+from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, finishing, rounding, units_of
 from tercet.nn.team import compute_with, together
 
 _ROWS = 512  # the row count that oneDNN chooses a layout for
-_COMPILING = Lock()
 _FINISHED = (None, "gelu")  # activations that are computed in the pass over a product
 
 
@@ -70,7 +67,7 @@ class Int8Weight:
             width=width,
             units=units_of(rows),
         )
-        _run(_finishing(activation, residual is not None), words)
+        together(finishing(activation, residual is not None), words)
 
 
 @cache
@@ -101,26 +98,6 @@ def _round(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return (T, in) uint8 and (T, `ROW`) what is kept of each row."""
     rows, width = x.shape
     out, steps = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows, ROW)
-    _run(_rounding(), RoundingWords(x.data_ptr(), steps.data_ptr(), out.data_ptr(), rows, width, units_of(rows)))
+    words = RoundingWords(x.data_ptr(), steps.data_ptr(), out.data_ptr(), rows, width, units_of(rows))
+    together(rounding(), words)
     return out, steps
-
-
-def _run(kernel: Compiled, words: RoundingWords | FinishingWords) -> None:
-    memory = np.array(words, np.int64)
-    together(kernel, memory.ctypes.data, words.units)
-
-
-@cache
-def _rounding() -> Compiled:
-    with _COMPILING:
-        code = Code()
-        write_rounding(code)
-        return code.finish()
-
-
-@cache
-def _finishing(activation: str | None, added: bool) -> Compiled:
-    with _COMPILING:
-        code = Code()
-        write_finishing(code, activation, added)
-        return code.finish()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
@@ -25,18 +27,30 @@ def compute_with(cores: int) -> None:
         library.set_num_threads(cores)
 
 
-def together(function: Compiled, words: int, units: int) -> None:
-    """Run a function that shares out so many units of work on all cores that the calling thread computes with."""
-    cores = min(torch.get_num_threads(), units)
-    fork = openmp_fork() if cores > 1 else None
+class Words(Protocol):
+    """Whole numbers that a compiled function is given, among them how many units of work it shares out."""
+
+    @property
+    def units(self) -> int:
+        """How many there are."""
+        ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
+def together(function: Compiled, words: Words) -> None:
+    """Run a function with these words on all cores that the calling thread computes with."""
+    memory = np.fromiter(words, np.int64)
+    cores = min(torch.get_num_threads(), words.units)
+    fork = _fork() if cores > 1 else None
     if fork is not None:
-        fork(function.address, words, cores, 0)
+        fork(function.address, memory.ctypes.data, cores, 0)
     else:
-        function.run(words)
+        function.run(memory.ctypes.data)
 
 
 @cache
-def openmp_fork() -> Any:
+def _fork() -> Any:
     """Return what runs a function on a team, of torch's own library, whose helpers are there already; None without."""
     torch_files = Path(torch.__file__).parent
     libraries = sorted(_openmp(), key=lambda library: torch_files not in Path(library.filepath).parents)

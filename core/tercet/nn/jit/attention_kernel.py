@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tercet.nn.jit.code import Code
+from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import BFloat16Memory, Int, Memory, Vector
 
-_KEYS = 128  # keys a block
+_KEYS = 256  # keys a block
 _VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
 _NO_SCORE = -1e30  # the largest score before any is known: finite, so that a difference from it is a number
 _NO_SUM = 1e-30  # a sum below it means that nothing was attended to
@@ -75,7 +75,16 @@ class _Block:
     key_column: Int
 
 
-class AttentionKernel:
+@Kernel
+def attention_kernel(code: Code, dims: int, dtype: torch.dtype, windowed: bool) -> None:
+    """Write attention for heads of `dims` numbers, which fill vectors, in float32 or bfloat16.
+
+    Without `windowed` each token sees all of its sequence that may be attended to.
+    """
+    _Attention(code, dims, dtype, windowed).write()
+
+
+class _Attention:
     """Writes the code. Blocks of queries, of scores and of results are kept with queries along the rows."""
 
     def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool) -> None:
@@ -223,7 +232,7 @@ class AttentionKernel:
 class _Tile:
     """Some rows of a memory that is as wide as a block of queries, held in registers while products are added."""
 
-    def __init__(self, kernel: AttentionKernel, vectors: int, memory: Memory, first: Int) -> None:
+    def __init__(self, kernel: _Attention, vectors: int, memory: Memory, first: Int) -> None:
         self.kernel, self.memory, self.first = kernel, memory, first
         self.columns = range(0, vectors * kernel.code.lanes, kernel.code.lanes)
         zero = kernel.code.constant(0.0)

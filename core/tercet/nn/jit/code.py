@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -15,6 +16,7 @@ from llvmlite import ir
 from tercet.nn.jit.values import FLOAT, INT, Int, Memory, Vector
 
 _WORD, _POINTER = ir.IntType(64), ir.PointerType()
+_COMPILING = Lock()  # LLVM's objects are not for several threads at once
 
 
 class Code:
@@ -181,12 +183,35 @@ class Compiled:
     engine: Any
 
 
+class Kernel:
+    """A function that is written and compiled when it is first asked for with some arguments, and then kept."""
+
+    def __init__(self, write: Callable[..., None]) -> None:
+        """Take what writes the code: a function of the `Code` and of what the kernel is asked for with."""
+        self.write = write
+        self.kept: dict[tuple[Hashable, ...], Compiled] = {}
+
+    def __call__(self, *arguments: Hashable) -> Compiled:
+        """Return the compiled function. Thread-safe."""
+        with _COMPILING:
+            if arguments not in self.kept:
+                code = Code()
+                self.write(code, *arguments)
+                self.kept[arguments] = code.finish()
+            return self.kept[arguments]
+
+
 @cache
 def vector_shape() -> tuple[int, int] | None:
     """Return how many float32 a vector of this processor holds, and how many vectors the processor holds at once.
 
-    None where it does not multiply and add in one step: there this code would be slow.
+    None where it does not multiply and add in one step, since this code would be slow there, and where the system lets
+    no process make code for itself.
     """
+    try:
+        llvm.check_jit_execution()
+    except OSError:
+        return None
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("fma"):
         return 16, 32

@@ -9,11 +9,12 @@ x · w = step · (u · w) + low · Σ w + the two excesses times their weights, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from tercet.nn.jit.code import Code
-from tercet.nn.jit.values import ByteMemory, Memory, Vector
+from tercet.nn.jit.code import Code, Kernel
+from tercet.nn.jit.values import ByteMemory, Int, Memory, Vector
 
 ROW = 6  # numbers that are kept of a row: step, low, the excess above and below, the place of each
 _ROWS = 8  # of a unit of work
@@ -66,15 +67,25 @@ def units_of(rows: int) -> int:
     return -(-rows // _ROWS)
 
 
-def write_rounding(code: Code) -> None:
+@contextmanager
+def _each_row(code: Code, word: RoundingWords | FinishingWords) -> Iterator[Int]:
+    """Repeat what follows for each row, a unit of work at a time."""
+    rows = code.word(word.rows)
+    with code.shared_loop(word.next, code.word(word.units)) as unit:
+        first = unit * _ROWS
+        with code.loop((first + _ROWS).least(rows), start=first) as row:
+            yield row
+
+
+@Kernel
+def rounding(code: Code) -> None:
     """Write the rounding of rows. A row with a number that is not finite gets a step that is none."""
     word = RoundingWords(*range(len(RoundingWords._fields)))
     x, steps, out = (
         kind(code, code.pointer(at)) for kind, at in ((Memory, word.x), (Memory, word.steps), (ByteMemory, word.out))
     )
-    rows, width, lanes = code.word(word.rows), code.word(word.width), code.lanes
-    with code.shared_loop(word.next, code.word(word.units)) as unit, code.loop((rows - unit * _ROWS).least(_ROWS)) as i:
-        row = unit * _ROWS + i
+    width, lanes = code.word(word.width), code.lanes
+    with _each_row(code, word) as row:
         above, below = _Two(code, Vector.at_least, Vector.at_most), _Two(code, Vector.at_most, Vector.at_least)
         unsound = code.variable(code.constant(0.0))
         with code.loop(width, step=lanes) as at:
@@ -125,16 +136,16 @@ class _Two:
         return first, second
 
 
-def write_finishing(code: Code, activation: str | None, added: bool) -> None:
+@Kernel
+def finishing(code: Code, activation: str | None, added: bool) -> None:
     """Write y ← activation(step · y + low · sums + excesses + bias) + residual, `added` if there is a residual."""
     word = FinishingWords(*range(len(FinishingWords._fields)))
     y, steps, scales, sums, bias, residual = (
         Memory(code, code.pointer(at)) for at in (word.y, word.steps, word.scales, word.sums, word.bias, word.residual)
     )
     columns = ByteMemory(code, code.pointer(word.columns))
-    rows, width = code.word(word.rows), code.word(word.width)
-    with code.shared_loop(word.next, code.word(word.units)) as unit, code.loop((rows - unit * _ROWS).least(_ROWS)) as i:
-        row = unit * _ROWS + i
+    width = code.word(word.width)
+    with _each_row(code, word) as row:
         step, low, above, below = (steps.broadcast(row * ROW + at) for at in range(4))
         above_at, below_at = (steps.whole(row * ROW + at) for at in (4, 5))
         with code.loop(width, step=code.lanes) as at:
