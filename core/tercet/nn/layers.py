@@ -14,6 +14,8 @@ from tercet.nn.batch import PackedBatch
 from tercet.nn.linear import Linear
 from tercet.nn.rotary import Angles, rotate
 
+_ROWS_IN_CACHE = 384
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) · (weight + offset), in float32 inside; Zhang & Sennrich 2019, arXiv:1910.07467.
@@ -132,6 +134,15 @@ class SelfAttention(nn.Module):
         return q, k, v
 
 
+def _parts(rows: int) -> int:
+    """Return in how many parts a feed-forward takes so many rows on a CPU, so that what lies between stays in cache.
+
+    Measured in float32 on Zen 5, all-MiniLM-L6-v2, 1,024 rows in four parts: the whole model gains 3 %. A power of two,
+    so that the parts' row counts are among those of `linear.even_rows`.
+    """
+    return 1 << (-(-rows // _ROWS_IN_CACHE) - 1).bit_length()
+
+
 class FeedForward(nn.Module):
     """Two products around an activation; gated, act(gate) · up from one fused product (Shazeer 2020, arXiv:2002.05202).
 
@@ -160,6 +171,14 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return (T, H), with `residual` added if given."""
+        parts = _parts(len(x)) if self.up.packed is not None else 1
+        if parts == 1:
+            return self._forward(x, residual)
+        rows = -(-len(x) // parts)
+        residuals = [None] * parts if residual is None else torch.split(residual, rows)
+        return torch.cat([self._forward(*part) for part in zip(torch.split(x, rows), residuals, strict=True)])
+
+    def _forward(self, x: Tensor, residual: Tensor | None) -> Tensor:
         inner = self._gate(self.up(x)) if self.gated else self.up(x, activation=self.activation)
         out: Tensor = self.down(inner, residual=residual)
         return out
