@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from tercet.nn import layers as module
 from tercet.nn.layers import FeedForward
 from tercet.nn.linear import even_rows, layout_of, prepare
+from tercet.nn.team import compute_with
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """Parts are for a core that computes alone."""
+    before = torch.get_num_threads()
+    compute_with(1)
+    yield
+    compute_with(before)
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -31,6 +43,9 @@ def test_parts_give_the_bytes_of_the_whole(
     monkeypatch.setattr(module, "_ROWS_IN_CACHE", rows)
     assert torch.equal(parts, ffn(x, residual))
     *parted, whole = counts
+    compute_with(2)
+    ffn(x, residual)
+    assert counts.pop() == rows, "a team takes all at once"
     assert whole == sum(parted) == rows and 2 <= len(parted) <= 4 and max(parted) <= 384
 
 
