@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nn.test_attention import assert_close, batch_of, draw, naive
+from tercet.nn import team
 from tercet.nn.fused_attention import fused_attention, fuses
 from tercet.nn.jit import code
 from tercet.nn.jit.attention_kernel import attention_kernel
@@ -52,6 +53,14 @@ def test_heads_of_any_width(dims: int) -> None:
     assert_close(fused_attention(q, k, v, batch, dims**-0.5, ALL), naive(q, k, v, batch))
 
 
+def test_no_kernel_where_processes_may_not_make_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("JIT is not allowed")
+
+    monkeypatch.setattr(code.llvm, "check_jit_execution", refuse)
+    assert vector_shape.__wrapped__() is None
+
+
 def test_which_heads_have_a_kernel() -> None:
     lanes, cpu = vector_shape()[0], torch.device("cpu")
     assert all(fuses(cpu, dtype, n * lanes) for dtype in (torch.float32, torch.bfloat16) for n in (1, 2, 256 // lanes))
@@ -81,7 +90,11 @@ def test_parts_of_one_product_are_read_where_they_lie() -> None:
     assert torch.equal(fused_attention(*turned, batch, 0.25, ALL), expected)
 
 
-def test_cores_share_the_work_and_change_nothing() -> None:
+@pytest.mark.parametrize("openmp", [True, False])
+def test_cores_share_the_work_and_change_nothing(openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where OpenMP runs no foreign code, one core does all."""
+    if not openmp:
+        monkeypatch.setattr(team, "_fork", lambda: None)
     batch = batch_of(LENGTHS * 3)
     q, k, v = draw(batch)
 
@@ -89,8 +102,8 @@ def test_cores_share_the_work_and_change_nothing() -> None:
         compute_with(cores)
         return fused_attention(q, k, v, batch, 0.25, ALL)
 
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as team:
-        assert torch.equal(one.submit(attend, 1).result(), team.submit(attend, 2).result())
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        assert torch.equal(one.submit(attend, 1).result(), two.submit(attend, 2).result())
 
 
 @pytest.mark.usefixtures("anew")

@@ -19,6 +19,7 @@ from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, finishing, rounding, units_of
 from tercet.nn.team import compute_with, together
 
+BYTES_A_WEIGHT = 2  # oneDNN's, and the same by column
 _ROWS = 512  # the row count that oneDNN chooses a layout for
 _FINISHED = (None, "gelu")  # activations that are computed in the pass over a product
 

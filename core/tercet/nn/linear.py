@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.activations import finish
-from tercet.nn.int8 import fits_int8
+from tercet.nn.int8 import BYTES_A_WEIGHT, fits_int8
 from tercet.nn.packed import PackedWeight, packing
 from tercet.nn.team import compute_with
 
@@ -76,7 +76,7 @@ def int8_saves(module: nn.Module) -> int:
     """Return how many bytes fewer the float32 products below `module` take in int8."""
     products = (part for part in module.modules() if isinstance(part, Linear))
     weights = [part.weight for part in products if part.weight is not None and fits_int8(part.weight)]
-    return sum(weight.nbytes - weight.numel() for weight in weights)
+    return sum(weight.nbytes - BYTES_A_WEIGHT * weight.numel() for weight in weights)
 
 
 def layout_of(module: nn.Module) -> type[PackedWeight] | None:
