@@ -59,6 +59,14 @@ def test_what_rounding_costs(outlier: float) -> None:
     assert torch.cosine_similarity(ours, F.linear(x, weight)).min() >= 0.9998
 
 
+def test_gelu_is_what_its_docstring_says() -> None:
+    """Weights of zero leave the activation of the bias."""
+    x = torch.linspace(-12, 12, 48 * 500).view(500, 48)
+    weight = Int8Weight(torch.zeros(48, 64))
+    ours = torch.cat([weight.multiply(torch.zeros(2, 64), row.contiguous(), "gelu", None)[:1] for row in x])
+    assert ((ours - F.gelu(x.double())).abs() <= torch.where(x.abs() <= 8, 4e-5, 5e-6 * x.abs())).all()
+
+
 def test_a_row_comes_out_the_same_among_any_number_of_others() -> None:
     x, weight = draw(70, 64), Int8Weight(draw(48, 64, seed=1))
     together = weight.multiply(x, None, "gelu", None)

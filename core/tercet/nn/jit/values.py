@@ -114,8 +114,9 @@ class Vector:
         return self.code.b.fcmp_ordered("==", self.value, other.value)
 
     def gelu(self) -> Vector:
-        """Return x · Φ(x), Φ being the normal distribution, to 4e-5: what rounds its results need not be closer.
+        """Return x · Φ(x), Φ being the normal distribution: to 4e-5 between ±8 and to 5e-6 of x beyond.
 
+        What rounds its results need not be closer.
         Φ(x) = ½ + x · Q(x²) between ±4.5, with Q fitted to the least greatest error of x · Φ(x).
         """
         code, least, greatest = self.code, self.code.constant(-_WIDEST), self.code.constant(_WIDEST)
