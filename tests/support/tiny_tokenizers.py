@@ -1,9 +1,16 @@
-"""Tiny tokenisers of every kind, trained on the spot."""
+"""Tiny tokenisers of every kind, made on the spot and alike in every process.
+
+The trainers of WordPiece and Unigram keep their counts in hash maps seeded anew in every process and break ties in that
+order, so what a tiny model answers would differ from one run of a test to the next. Byte-pair encoding's does not.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from itertools import combinations
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -22,13 +29,33 @@ _QWEN = (
 _MASK = AddedToken("<mask>", lstrip=True, special=True)
 
 
+def _pieces(made: Tokenizer, inside: str = "") -> dict[str, int]:
+    """Return the corpus's characters, words and commonest parts of words, with how often each occurs.
+
+    Args:
+        made: cuts the corpus into words.
+        inside: a mark before pieces that do not begin a word.
+    """
+    letters, words, parts = Counter[str](), Counter[str](), Counter[str]()
+    for text in _CORPUS:
+        for word, _ in made.pre_tokenizer.pre_tokenize_str(made.normalizer.normalize_str(text)):
+            words[word] += 1
+            letters.update(mark + letter for letter in word for mark in {"", inside})
+            for start, end in combinations(range(len(word) + 1), 2):
+                parts[inside * (start > 0) + word[start:end]] += 1
+    commonest = sorted(parts, key=lambda part: (-parts[part], part))[:150]
+    return {**{part: parts[part] for part in commonest}, **words, **letters}
+
+
 def wordpiece() -> Tokenizer:
     """BERT's: normaliser, words, [CLS] and [SEP], type 1 for the second text."""
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    made.train_from_iterator(_CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=specials))
+    vocabulary = {piece: token for token, piece in enumerate([*specials, *_pieces(made, "##")])}
+    made.model = models.WordPiece(vocabulary, unk_token="[UNK]")
+    made.add_special_tokens(specials)
     made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return made
 
@@ -81,8 +108,10 @@ def unigram() -> Tokenizer:
     made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     specials = ["<s>", "<pad>", "</s>", "<unk>", _MASK]
-    trainer = trainers.UnigramTrainer(vocab_size=250, special_tokens=specials, unk_token="<unk>")
-    made.train_from_iterator(_CORPUS, trainer)
+    counts = _pieces(made)
+    scores = [(piece, math.log(count / sum(counts.values()))) for piece, count in counts.items()]
+    made.model = models.Unigram([*((str(special), 0.0) for special in specials), *scores], unk_id=3)
+    made.add_special_tokens(specials)
     made.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )

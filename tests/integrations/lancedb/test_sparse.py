@@ -27,7 +27,7 @@ def tables(engine, tmp_path_factory):
     return db, path
 
 
-def query_of(engine, spec, text="lazy dog, note 7"):
+def query_of(engine, spec, text="the quick fox and a lazy dog in spring, note 7"):
     return spec.encode_query(engine, text)["sparse"]
 
 
