@@ -23,7 +23,7 @@ $(1)/bin/python -m pip install --editable $(2) -c constraints.txt $(PIP_ARGS)
 touch $@
 endef
 
-.PHONY: help demo check lint test test-light test-gpu bench format constraints clean
+.PHONY: help demo check lint test test-light test-gpu fuzz bench format constraints clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ test-light: $(LIGHT)/.light ## The client side's tests in an environment without
 
 test-gpu: $(VENV)/.dev ## The tests that need an NVIDIA device
 	$(BIN)/pytest -m "gpu and not network"
+
+fuzz: $(VENV)/.dev ## The tests that draw their examples, with new ones each time
+	$(PYTEST) --hypothesis-profile search -m "hypothesis and $(HERE_TESTS)"
 
 bench: $(VENV)/.dev ## Speed and memory beside the peers on this CPU, into docs/benchmarks.md; ROUNDS=5, over an hour
 	$(BIN)/python -m pip install --quiet --group bench -c constraints.txt $(PIP_ARGS)
