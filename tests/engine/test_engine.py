@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 
 import numpy as np
@@ -329,6 +330,18 @@ def test_an_engine_that_is_forgotten_stops_by_itself(model):
     del engine
     gc.collect()
     assert gone() is None and not stop.alive
+
+
+def test_an_unloaded_model_is_let_go_of_at_once(model):
+    """No worker that waits for its next batch holds on to the model of its last."""
+    with Engine(precision="float32") as engine:
+        engine.encode(model, "x")
+        (resident,) = engine._residency.records.values()
+        gone = weakref.ref(resident.model)
+        limit = time.monotonic() + 30
+        while not engine.unload(model) or gone() is not None:
+            assert time.monotonic() < limit, "something still holds the model"
+            time.sleep(0.01)
 
 
 def test_every_error_is_a_tercet_error():

@@ -161,6 +161,7 @@ class Dispatcher:
             try:
                 while (batch := self._next(worker)) is not None:
                     self._run(batch)
+                    del batch  # it leads to its model, which may be evicted while this thread waits for the next
             except BaseException:
                 self.restarts += 1
                 log.exception("a worker failed outside a batch and was restarted")
