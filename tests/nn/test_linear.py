@@ -1,4 +1,4 @@
-"""The packed product against `F.linear`."""
+"""Products by every kernel against `F.linear`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tercet.nn import linear as linear_module
 from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
+from tercet.nn.by_rows import RowWeight
 from tercet.nn.linear import Linear, even_rows, kernel_name, layout_of, prepare
-from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing
+from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing, packings
 from tercet.nn.processor import is_intel
 
-SHAPES = [(1, 16, 16), (3, 33, 7), (17, 384, 1536), (600, 96, 48)]  # rows, in, out: fewer and more than _PACKED_ROWS
+# rows, in, out: fewer rows and more than oneDNN's layout is for and our kernel takes at once; short and long sums;
+# columns and rows of the weight that fill no vector or panel, and too few of them.
+SHAPES = [(1, 16, 32), (3, 33, 7), (3, 33, 70), (13, 136, 33), (17, 384, 1536), (600, 96, 48), (513, 136, 33)]
 KINDS: list[tuple[type[PackedWeight], torch.dtype]] = [
+    (RowWeight, torch.float32),
     (OneDnnWeight, torch.float32),
     (OneDnnWeight, torch.bfloat16),
     (MklWeight, torch.float32),
@@ -29,7 +32,7 @@ def choose(packed: type[PackedWeight] | None, monkeypatch: pytest.MonkeyPatch, d
     """Have weights packed so from now on; skip where that cannot be."""
     if packed is not None and not packed_module.runs(packed, dtype):
         pytest.skip(f"{packed.name} does not multiply {dtype} here")
-    monkeypatch.setattr(linear_module, "packing", lambda dtype: packed)
+    monkeypatch.setattr(packed_module, "packings", lambda dtype: () if packed is None else (packed,))
 
 
 def draw(rows: int, width: int, out: int, bias: bool, dtype: torch.dtype) -> tuple[Linear, torch.Tensor, torch.Tensor]:
@@ -61,7 +64,7 @@ def test_equals_the_formula(
     assert layer.weight is not None
     weight, added = layer.weight.double(), layer.bias.double() if layer.bias is not None else None
     layer.pack()
-    assert (layer.weight is None) == (packed is not None)
+    assert (layer.weight is None) == (packed is not None and packed.fits(weight))
     for name, activation in ACTIVATIONS.items():
         before = x.clone(), residual.clone()
         ours = layer(x, activation=name, residual=residual if with_residual else None)
@@ -100,26 +103,30 @@ def test_the_kernel_is_named_by_what_can_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("intel", "avx512", "lacking", "expected"),
+    ("intel", "avx512", "lanes", "lacking", "expected"),
     [
-        (True, True, None, MklWeight),
-        (True, True, MklWeight, OneDnnWeight),
-        (True, False, None, OneDnnWeight),
-        (False, True, None, OneDnnWeight),
-        (False, True, OneDnnWeight, None),
+        (True, True, 16, None, [MklWeight]),
+        (True, True, 16, MklWeight, [RowWeight, OneDnnWeight]),
+        (True, False, 8, None, [RowWeight, OneDnnWeight]),
+        (False, True, 16, None, [RowWeight, OneDnnWeight]),
+        (False, True, 16, OneDnnWeight, [RowWeight]),
+        (False, False, 4, None, [OneDnnWeight]),
+        (False, False, None, None, [OneDnnWeight]),
     ],
 )
-def test_the_maker_of_the_processor_decides_between_the_layouts(
+def test_the_processor_decides_what_multiplies(
     intel: bool,
     avx512: bool,
+    lanes: int | None,
     lacking: type[PackedWeight] | None,
-    expected: type[PackedWeight] | None,
+    expected: list[type[PackedWeight]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(packed_module, "is_intel", lambda: intel)
     monkeypatch.setattr(packed_module, "has_avx512", lambda: avx512)
+    monkeypatch.setattr(packed_module, "vector_shape", lambda: lanes and (lanes, 16))
     monkeypatch.setattr(packed_module, "runs", lambda packed, dtype: packed is not lacking)
-    assert packing.__wrapped__(torch.float32) is expected
+    assert list(packings.__wrapped__(torch.float32)) == expected
 
 
 def test_row_counts_are_few_and_at_most_an_eighth_too_many() -> None:
@@ -129,10 +136,11 @@ def test_row_counts_are_few_and_at_most_an_eighth_too_many() -> None:
         for rows in (1, 8, 9, 100, 128, 129, 1000, 1025, 2047, 2048, 5000):
             given = even_rows(rows, packed)
             assert rows <= given <= max(rows + 3, rows * (1 + 0.5**packed.fineness))
+    assert even_rows(1001, RowWeight) == 1001
 
 
 def test_the_layout_of_products_is_that_of_the_first_that_is_packed() -> None:
-    layers = nn.Sequential(nn.Identity(), draw(2, 8, 8, True, torch.float32)[0])
+    layers = nn.Sequential(nn.Identity(), draw(2, 64, 64, True, torch.float32)[0])
     assert layout_of(layers) is None
     prepare(layers)
     assert layout_of(layers) is packing(torch.float32)
@@ -153,6 +161,9 @@ def test_a_row_comes_out_the_same_among_any_number_of_rows(
     choose(packed, monkeypatch, dtype)
     _, width, out = shape
     layer, x, _ = draw(300, width, out, True, dtype)
+    assert layer.weight is not None
+    if not packed.fits(layer.weight):
+        pytest.skip(f"{packed.name} holds no weight so small")
     prepare(layer, torch.get_num_threads())
     added = torch.randn(300, out).to(dtype) if residual else None
     with torch.inference_mode():
@@ -161,3 +172,17 @@ def test_a_row_comes_out_the_same_among_any_number_of_rows(
             rows = slice(first, last)
             part = layer(x[rows].contiguous(), residual=None if added is None else added[rows].contiguous())
             assert torch.equal(part, whole[rows])
+
+
+@pytest.mark.parametrize(("packed", "dtype"), [*KINDS, (None, torch.float32)])
+def test_a_weight_may_lie_in_parts(
+    packed: type[PackedWeight] | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(packed, monkeypatch, dtype)
+    layer, x, _ = draw(6, 64, 96, True, dtype)
+    parted = copy.deepcopy(layer)
+    assert layer.weight is not None
+    parted.take([layer.weight[:64], layer.weight[64:]])
+    prepare(layer)
+    prepare(parted)
+    assert torch.equal(layer(x), parted(x))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from tercet.errors import CheckpointError
+from tercet.nn.linear import Linear
 
 _OLD_NAMES = {".gamma": ".weight", ".beta": ".bias"}  # LayerNorm's in checkpoints made from TensorFlow
 
@@ -96,7 +97,7 @@ def load_weights(
                 parts.setdefault(name, {i: source.rows_of(name, tensor) for i, tensor in parts[shared].items()})
     _check(wanted, parts, left_over, sources)
     for name, tensors in parts.items():
-        _assign(module, name, _joined([tensors[i] for i in sorted(tensors)], device, dtype or parameters[name].dtype))
+        _assign(module, name, [tensors[i] for i in sorted(tensors)], device, dtype or parameters[name].dtype)
 
 
 def size_bytes(files: Sequence[Path]) -> Mapping[str, int]:
@@ -192,6 +193,11 @@ def _fit(shapes: Sequence[tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
     return alike and sum(shape[0] for shape in shapes) == wanted[0]
 
 
-def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _assign(module: nn.Module, name: str, tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> None:
     path, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(path), leaf, nn.Parameter(tensor, requires_grad=False))
+    owner = module.get_submodule(path)
+    stored = all(tensor.device == device and tensor.dtype == dtype for tensor in tensors)
+    if isinstance(owner, Linear) and leaf == "weight" and len(tensors) > 1 and stored:
+        owner.take(tensors)
+    else:
+        setattr(owner, leaf, nn.Parameter(_joined(tensors, device, dtype), requires_grad=False))

@@ -28,7 +28,7 @@ class Int8Weight:
     """oneDNN's layout of int8 (`PackedWeight`): on Zen 5 twice the rate of bfloat16 and four times that of float32."""
 
     name: ClassVar[str] = "onednn-int8"
-    fineness: ClassVar[int] = 3  # as for `OneDnnWeight`
+    fineness: ClassVar[int | None] = 3  # as for `OneDnnWeight`
 
     def __init__(self, weight: Tensor) -> None:
         weight = weight.float()
@@ -39,6 +39,12 @@ class Int8Weight:
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._nothing = torch.zeros(len(weight))
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, [_ROWS, weight.shape[1]])
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether the weight's rows and columns fill vectors."""
+        shape = vector_shape()
+        return shape is not None and not any(size % shape[0] for size in weight.shape)
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return activation(x Wᵀ + b) + residual for x (T, in) float32."""
@@ -87,12 +93,6 @@ def _multiplies() -> bool:
         return torch.allclose(Int8Weight(one).multiply(one, None, None, None), one, atol=0.01)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-
-
-def fits_int8(weight: Tensor) -> bool:
-    """Whether the weight's rows and columns fill vectors."""
-    shape = vector_shape()
-    return shape is not None and not any(size % shape[0] for size in weight.shape)
 
 
 def _round(x: Tensor) -> tuple[Tensor, Tensor]:

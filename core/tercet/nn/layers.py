@@ -178,8 +178,9 @@ class FeedForward(nn.Module):
         if parts == 1:
             return self._forward(x, residual)
         rows = -(-len(x) // parts)
-        residuals = [None] * parts if residual is None else torch.split(residual, rows)
-        return torch.cat([self._forward(*part) for part in zip(torch.split(x, rows), residuals, strict=True)])
+        pieces = torch.split(x, rows)
+        residuals = [None] * len(pieces) if residual is None else torch.split(residual, rows)
+        return torch.cat([self._forward(*part) for part in zip(pieces, residuals, strict=True)])
 
     def _forward(self, x: Tensor, residual: Tensor | None) -> Tensor:
         inner = self._gate(self.up(x)) if self.gated else self.up(x, activation=self.activation)

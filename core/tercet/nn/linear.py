@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.activations import finish
-from tercet.nn.int8 import BYTES_A_WEIGHT, fits_int8
+from tercet.nn.by_rows import RowWeight
+from tercet.nn.int8 import BYTES_A_WEIGHT, Int8Weight
 from tercet.nn.packed import PackedWeight, packing
 from tercet.nn.team import compute_with
 
@@ -18,8 +20,7 @@ from tercet.nn.team import compute_with
 class Linear(nn.Module):
     """y = activation(x Wᵀ + b) + residual.
 
-    After `prepare` on a CPU the weight lives in the layout of the processor's kernel only (`nn/packed.py`); that is
-    opaque, so `weight` is then None.
+    After `prepare` on a CPU the weight belongs to the processor's kernel (`nn/packed.py`), and `weight` is None.
     """
 
     weight: Tensor | None
@@ -31,6 +32,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
         self.in_features, self.out_features = in_features, out_features
         self.packed: PackedWeight | None = None
+        self._parts: Sequence[Tensor] = ()
 
     def forward(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
         """Return (T, out_features) for x (T, in_features); `activation` is a key of `activations.ACTIVATIONS`."""
@@ -42,18 +44,28 @@ class Linear(nn.Module):
     def _forward_packed(
         self, packed: PackedWeight, x: Tensor, activation: str | None, residual: Tensor | None
     ) -> Tensor:
-        if len(x) > 1:
+        if len(x) > 1 or packed.fineness is None:
             return packed.multiply(x, self.bias, activation, residual)
         # Libraries have another kernel for a single row, which rounds differently than the one for many.
         two = None if residual is None else torch.cat((residual, residual))
         return packed.multiply(torch.cat((x, x)), self.bias, activation, two)[:1]
 
+    def take(self, parts: Sequence[Tensor]) -> None:
+        """Hold a weight whose rows lie in several tensors, one after another; `pack` comes next."""
+        self.weight, self._parts = None, parts
+
     def pack(self, dtype: torch.dtype | None = None) -> None:
-        """Move the weight into the layout that this device's kernel reads, in its own type or in int8 if it fits."""
+        """Give the weight to what multiplies by it fastest on this device, in its own type or in int8 if it fits."""
+        if self._parts:
+            parts, self._parts = self._parts, ()
+            if dtype != torch.int8 and all(packing(part.dtype, part) is RowWeight for part in parts):
+                self.packed = RowWeight(*parts)
+                return
+            self.weight = nn.Parameter(torch.cat(list(parts)), requires_grad=False)
         if self.weight is None or self.weight.device.type != "cpu":
             return
-        rounded = dtype == torch.int8 and fits_int8(self.weight)
-        if layout := packing(torch.int8 if rounded else self.weight.dtype):
+        rounded = packing(torch.int8, self.weight) if dtype == torch.int8 else None
+        if layout := rounded or packing(self.weight.dtype, self.weight):
             self.packed = layout(self.weight.detach())
             self.weight = None
 
@@ -75,7 +87,7 @@ def prepare(module: nn.Module, cores: int = 1, dtype: torch.dtype | None = None)
 def int8_saves(module: nn.Module) -> int:
     """Return how many bytes fewer the float32 products below `module` take in int8."""
     products = (part for part in module.modules() if isinstance(part, Linear))
-    weights = [part.weight for part in products if part.weight is not None and fits_int8(part.weight)]
+    weights = [part.weight for part in products if part.weight is not None and Int8Weight.fits(part.weight)]
     return sum(weight.nbytes - BYTES_A_WEIGHT * weight.numel() for weight in weights)
 
 
@@ -88,14 +100,16 @@ def layout_of(module: nn.Module) -> type[PackedWeight] | None:
 def even_rows(rows: int, layout: type[PackedWeight]) -> int:
     """Return how many rows packed products should be given for `rows`: at most an eighth more.
 
-    They gain by few row counts: up to 2,048 rows, oneDNN is given about 56 (`PackedWeight.fineness`).
+    Layouts other than ours gain by few row counts: up to 2,048 rows, oneDNN is given about 56.
     """
+    if layout.fineness is None:
+        return rows
     step = 1 << max(2, (rows - 1).bit_length() - 1 - layout.fineness)
     return -(-rows // step) * step
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype) -> str:
-    """Return what computes matrix products there: "mkl-packed", "onednn-packed", "onednn-int8", "cublas" or "torch"."""
+    """Return what computes matrix products there: the name of a `PackedWeight`, "cublas" or "torch"."""
     if device.type == "cuda":
         return "cublas"
     layout = packing(dtype)

@@ -13,6 +13,7 @@ from tercet.nn import linear
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head
 from tercet.nn.packed import PackedWeight
+from tercet.nn.settling import settle
 
 LOGITS = "logits"  # what the head "score" computes before its activation, under a name like a head's
 
@@ -24,6 +25,7 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self._settled = False
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch, outputs: Iterable[str]) -> dict[str, Tensor]:
@@ -42,7 +44,11 @@ class Model(nn.Module):
     def rows(self, batch: PackedBatch, outputs: Iterable[str]) -> dict[str, Sequence[Any]]:
         """Return, for each named head, one host-side value per sequence; waits for the device once."""
         results = self(batch, outputs)
-        return {name: self._head(name).rows(result, batch) for name, result in results.items()}
+        values = {name: self._head(name).rows(result, batch) for name, result in results.items()}
+        if not self._settled:  # only now: the first answer is not to share the processor with it
+            self._settled = True
+            settle(self)
+        return values
 
     @cached_property
     def multiplied_weights(self) -> int:

@@ -1,4 +1,4 @@
-"""Packed weights: layouts by which a CPU multiplies faster than by rows, and the products on them."""
+"""Packed weights: what a CPU multiplies by faster than by `F.linear`, and the products with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from tercet.nn.activations import finish
+from tercet.nn.by_rows import RowWeight
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.jit.code import vector_shape
 from tercet.nn.processor import has_avx512, is_intel
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
@@ -28,7 +30,7 @@ _MKL_ROWS = 256  # MKL divides a layout among its threads for a row count; with 
 
 
 class PackedWeight(Protocol):
-    """A weight (out, in) in an opaque layout, made from one by rows.
+    """A weight (out, in) as a kernel reads it, made from one by rows.
 
     On the processors that it is chosen for, a row of a product comes out the same to the last bit among any number of
     others from two up.
@@ -36,25 +38,39 @@ class PackedWeight(Protocol):
     Attributes:
         name: of the kernel.
         fineness: between a number and its double, products are given at most 2 to this power row counts; see
-            `linear.even_rows`.
+            `linear.even_rows`. None where any count is as good, one row included.
     """
 
     name: ClassVar[str]
-    fineness: ClassVar[int]
+    fineness: ClassVar[int | None]
 
     def __init__(self, weight: Tensor) -> None: ...
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether it can hold a weight of this shape."""
+        ...
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return activation(x Wᵀ + b) + residual for x (…, in) of two rows or more."""
         ...
 
 
-class OneDnnWeight:
+class _FitsAll:
+    """What any weight can be put into."""
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether it can hold a weight of this shape: any."""
+        return True
+
+
+class OneDnnWeight(_FitsAll):
     """oneDNN's blocked layout: in float32 2.3 times the rate of `F.linear` on AMD (Zen 5), the same answer to 4e-6."""
 
     name: ClassVar[str] = "onednn-packed"
     # A kernel is compiled and kept for each row count: 1.1 GB were measured after a hundred of them of one product.
-    fineness: ClassVar[int] = 3
+    fineness: ClassVar[int | None] = 3
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ONEDNN_ROWS)
@@ -69,7 +85,7 @@ class OneDnnWeight:
         return finish(y, None if activation in _FUSED else activation, residual)
 
 
-class MklWeight:
+class MklWeight(_FitsAll):
     """MKL's layout, for Intel's processors; its products divide among as many cores as the packing thread had.
 
     Measured beside oneDNN's with AVX-512 and AMX: products of 12 rows take 0.75 of the time on two cores and 0.85 on
@@ -78,7 +94,8 @@ class MklWeight:
     """
 
     name: ClassVar[str] = "mkl-packed"
-    fineness: ClassVar[int] = 4  # without kernels to keep, but result buffers of ever new sizes leave holes in the heap
+    # Without kernels to keep, but result buffers of ever new sizes leave holes in the heap.
+    fineness: ClassVar[int | None] = 4
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = torch.ops.mkl._mkl_reorder_linear_weight(weight, _MKL_ROWS)
@@ -96,21 +113,29 @@ def states_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @cache
-def packing(dtype: torch.dtype) -> type[PackedWeight] | None:
-    """Return the layout that products with weights of `dtype` are fastest with on this processor, None for by rows."""
+def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
+    """Return what products with weights of `dtype` are fastest by on this processor, first what is preferred."""
     if dtype == torch.int8:
-        return Int8Weight if has_int8() else None
+        return (Int8Weight,) if has_int8() else ()
+    layouts: tuple[type[PackedWeight], ...] = ()
     if dtype == torch.float32 and is_intel() and has_avx512() and runs(MklWeight, dtype):
-        return MklWeight
-    if dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):
-        return OneDnnWeight
-    return None
+        layouts = (MklWeight,)
+    elif dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):
+        layouts = (OneDnnWeight,)
+    shape = vector_shape()  # with vectors of four, on ARM, our kernel has not been measured
+    ours = dtype == torch.float32 and MklWeight not in layouts and shape is not None and shape[0] > 4
+    return (RowWeight, *layouts) if ours else layouts
+
+
+def packing(dtype: torch.dtype, weight: Tensor | None = None) -> type[PackedWeight] | None:
+    """Return the first of `packings` that fits the weight, if one is given; None means by `F.linear`."""
+    return next((kind for kind in packings(dtype) if weight is None or kind.fits(weight)), None)
 
 
 def runs(packed: type[PackedWeight], dtype: torch.dtype) -> bool:
     """Whether this torch build and processor multiply by it, found by trying: the operators are private to torch."""
-    x = torch.ones(2, 16, dtype=dtype)
+    x = torch.ones(2, 64, dtype=dtype)
     try:
-        return torch.equal(packed(torch.eye(16, dtype=dtype)).multiply(x, None, None, None), x)
+        return torch.equal(packed(torch.eye(64, dtype=dtype)).multiply(x, None, None, None), x)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False

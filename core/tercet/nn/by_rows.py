@@ -1,0 +1,94 @@
+"""Weights that stay as they are stored until there is time, and products with them by a kernel of our own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tercet.nn.activations import finish
+from tercet.nn.jit.product_kernel import (
+    PanelsWords,
+    ProductWords,
+    fits,
+    panels_kernel,
+    panels_shape,
+    product_kernel,
+    units_of,
+)
+from tercet.nn.team import together
+
+_FUSED = (None, "gelu")  # activations that the kernel computes
+
+
+class RowWeight:
+    """A float32 weight (`PackedWeight`), at first by rows, in the mapped file for instance, later in panels.
+
+    Its rows may lie in several tensors, one after another.
+
+    A row comes out the same among any number of others, one alone included, on any number of cores, before `lay` and
+    after.
+    """
+
+    name: ClassVar[str] = "tercet"
+    fineness: ClassVar[int | None] = None
+
+    def __init__(self, *parts: Tensor) -> None:
+        self._widths = [len(part) for part in parts]
+        self._width, self._depth = sum(self._widths), parts[0].shape[1]
+        self._nothing = parts[0].new_zeros(self._width)
+        self._held = [part.contiguous() for part in parts], False  # what the kernel reads, and whether it is panels
+
+    @staticmethod
+    def fits(weight: Tensor) -> bool:
+        """Whether the kernel reads weights of this shape."""
+        return fits(weight.shape[1], len(weight))
+
+    @property
+    def laid(self) -> bool:
+        """Whether it lies in panels."""
+        return self._held[1]
+
+    def lay(self) -> None:
+        """Lay the weight into panels, on the calling thread; products may be under way on others."""
+        parts, laid = self._held
+        if laid:
+            return
+        weight = torch.cat(parts) if len(parts) > 1 else parts[0]
+        panels = weight.new_empty(panels_shape(self._depth, self._width))
+        words = PanelsWords(weight.data_ptr(), panels.data_ptr(), self._depth, self._width, units=len(panels))
+        together(panels_kernel(), words)
+        self._held = [panels], True
+
+    def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
+        """Return activation(x Wᵀ + b) + residual for x (…, in) float32."""
+        fused = activation in _FUSED
+        added = residual.contiguous() if fused and residual is not None else None
+        y = self._product(x.contiguous(), self._nothing if bias is None else bias, activation if fused else None, added)
+        return y if fused else finish(y, activation, residual)
+
+    def _product(self, x: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
+        assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
+        parts, laid = self._held
+        kernel = product_kernel(activation, residual is not None, laid)
+        rows, cores = x.numel() // self._depth, torch.get_num_threads()
+        y = x.new_empty(*x.shape[:-1], self._width)
+        first = 0  # byte of a row of y that a part begins with
+        for part, width in zip(parts, [self._width] if laid else self._widths, strict=True):
+            words = ProductWords(
+                x=x.data_ptr(),
+                weight=part.data_ptr(),
+                bias=bias.data_ptr() + first,
+                residual=0 if residual is None else residual.data_ptr() + first,
+                y=y.data_ptr() + first,
+                rows=rows,
+                depth=self._depth,
+                width=width,
+                step=self._width,
+                units=units_of(rows, width),
+                cores=cores,
+            )
+            together(kernel, words)
+            first += width * y.itemsize
+        return y

@@ -1,0 +1,70 @@
+"""What happens to weights after a model's first batch."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from tercet.nn import settling
+from tercet.nn.by_rows import RowWeight
+from tercet.nn.jit.code import vector_shape
+from tercet.nn.linear import Linear
+
+if vector_shape() is None:
+    pytest.skip("this processor has no vectors that the kernel is for", allow_module_level=True)
+
+
+@pytest.fixture
+def layer() -> Linear:
+    made = Linear(64, 96, bias=False)
+    made.packed, made.weight = RowWeight(torch.randn(96, 64)), None
+    return made
+
+
+def settle(module: nn.Module) -> None:
+    settling.settle(module)
+    settling.SETTLING.submit(int).result(30)
+
+
+def laid(layer: Linear) -> bool:
+    assert isinstance(layer.packed, RowWeight)
+    return layer.packed.laid
+
+
+def test_weights_are_laid_into_panels_and_answer_alike(layer: Linear) -> None:
+    x = torch.randn(6, 64)
+    before = layer(x)
+    assert not laid(layer)
+    settle(nn.Sequential(nn.Identity(), nn.Sequential(layer)))
+    assert laid(layer)
+    assert torch.equal(layer(x), before)
+
+
+def test_a_weight_that_is_gone_is_left_out(layer: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[RowWeight] = []
+    monkeypatch.setattr(RowWeight, "lay", lambda weight: done.append(weight))
+    gone, go_on = copy.deepcopy(layer), threading.Event()
+    settling.SETTLING.submit(go_on.wait, 30)
+    settling.settle(nn.Sequential(gone, layer))
+    del gone
+    go_on.set()
+    settling.SETTLING.submit(int).result(30)
+    assert done == [layer.packed]
+
+
+def test_without_memory_a_weight_stays_as_it_is(
+    layer: Linear, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(weight: RowWeight) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(RowWeight, "lay", fail)
+    with caplog.at_level(logging.WARNING):
+        settle(layer)
+    assert not laid(layer) and "stays as it is stored" in caplog.text
+    assert layer(torch.randn(6, 64)).shape == (6, 96)
