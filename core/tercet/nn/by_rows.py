@@ -17,6 +17,7 @@ from tercet.nn.jit.product_kernel import (
     product_kernel,
     units_of,
 )
+from tercet.nn.mapped import bring_in
 from tercet.nn.team import together
 
 _FUSED = (None, "gelu")  # activations that the kernel computes
@@ -39,6 +40,8 @@ class RowWeight:
         self._width, self._depth = sum(self._widths), parts[0].shape[1]
         self._nothing = parts[0].new_zeros(self._width)
         self._held = [part.contiguous() for part in parts], False  # what the kernel reads, and whether it is panels
+        for part in self._held[0]:  # now, on the thread that loads, and not in a batch, on all cores
+            bring_in(part)
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
