@@ -51,6 +51,7 @@ GIVEN: dict[int, int] = {}
 def rig(monkeypatch):
     monkeypatch.setattr(module, "compute_with", lambda cores: GIVEN.update({threading.get_ident(): cores}))
     monkeypatch.setattr(cores_module, "rounds_alike", lambda cores: True)
+    monkeypatch.setattr(schedule_module, "_BRIEF", 0)  # every batch is long enough for all cores
     made = Rig(max_batch_tokens=4, workers=WORKERS)
     yield made
     made.close()
@@ -61,6 +62,21 @@ def test_a_lone_batch_gets_all_cores_each_time(rig):
     for i in range(5):
         rig.call("m", [i]).done.result(5)
     assert model.cores == [WORKERS] * 5
+
+
+def test_a_short_batch_gets_all_cores_only_soon_after_another(rig, monkeypatch):
+    rig.model("m", model := Watched())
+
+    def run(brief, awake_s, length):
+        monkeypatch.setattr(schedule_module, "_BRIEF", brief)
+        monkeypatch.setattr(schedule_module, "_AWAKE_S", awake_s)
+        rig.call("m", [0], length=length).done.result(5)
+        return model.cores[-1]
+
+    assert run(3 * 10**7, 60, length=3) == 1  # the first of all
+    assert run(3 * 10**7, 60, length=3) == WORKERS
+    assert run(3 * 10**7, 0, length=3) == 1
+    assert run(3 * 10**7, 0, length=4) == WORKERS
 
 
 def test_a_batch_that_would_not_gain_or_round_otherwise_gets_one(rig, monkeypatch):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tercet.engine.cores import may_share
 from tercet.engine.device import Device
 from tercet.engine.queue import BatchKey, BatchQueue, Work
 from tercet.engine.turns import Turn, Turns
+
+# A helper that slept may be woken on the core of the thread that waits for it, and both then take turns there, 8 ms at
+# a time. Measured on two cores: queries 20 ms apart take 15.5 ms on both and 4.5 on one, without a pause 2.6 on both.
+_AWAKE_S = 0.004  # after a batch: for about as long OpenMP's helpers wait for more before they sleep
+_BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes longer gains all the same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +45,7 @@ class Schedule:
     def __init__(self, device: Device, queue: BatchQueue, turns: Turns) -> None:
         self._device, self._queue, self._turns = device, queue, turns
         self._running: list[Batch] = []
+        self._ended_at = -math.inf
 
     @property
     def running(self) -> int:
@@ -59,7 +68,8 @@ class Schedule:
             return None
         shares = not self._running and self._may_share(turn)
         works = [work for work in self._queue.take(key) if work.call.alive]
-        batch = Batch(key, works, turn, wide=turn.wide or (shares and not self._queue.tokens))
+        shares = shares and not self._queue.tokens and self._pays(turn, works)
+        batch = Batch(key, works, turn, wide=turn.wide or shares)
         if works:
             turn.running += 1
             self._running.append(batch)
@@ -68,6 +78,7 @@ class Schedule:
     def end(self, batch: Batch) -> None:
         """Count a batch as done."""
         batch.turn.running -= 1
+        self._ended_at = time.monotonic()
         self._running.remove(batch)
 
     def _has_room(self, worker: int, turn: Turn) -> bool:
@@ -82,3 +93,9 @@ class Schedule:
         workers = self._device.workers
         # What `may_share` finds out holds for float32; products in int8 are exact.
         return workers > 1 and self._device.precision in ("float32", "int8") and may_share(turn.lease.model, workers)
+
+    def _pays(self, turn: Turn, works: Sequence[Work]) -> bool:
+        """Whether a batch gains by all cores: helpers are still awake, or it is long enough to wait until they are."""
+        if time.monotonic() - self._ended_at < _AWAKE_S:
+            return True
+        return sum(work.tokens for work in works) * turn.lease.model.multiplied_weights > _BRIEF
