@@ -60,6 +60,19 @@ def test_panels_change_nothing(rows: int) -> None:
             assert torch.equal(product.multiply(x, weight[:, 0].contiguous(), "gelu", residual), before)
 
 
+def test_kernels_for_panels_are_compiled_before_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_kernel.product_kernel, "kept", {})
+    x, weight, residual = draw(3, 64), RowWeight(draw(48, 64, seed=1)), draw(3, 48, seed=2)
+    for arguments in ((None, residual), ("gelu", None)):
+        weight.multiply(x, None, *arguments)
+    weight.lay()
+    compiled = set(product_kernel.product_kernel.kept)
+    assert {(None, True, True), ("gelu", False, True)} <= compiled
+    for arguments in ((None, residual), ("gelu", None)):
+        weight.multiply(x, None, *arguments)
+    assert set(product_kernel.product_kernel.kept) == compiled
+
+
 def test_the_weight_stays_where_it_is() -> None:
     """A weight of a mapped file is neither copied nor read beyond its end, where nothing may be mapped."""
     page = mmap.PAGESIZE

@@ -39,6 +39,7 @@ class RowWeight:
         self._widths = [len(part) for part in parts]
         self._width, self._depth = sum(self._widths), parts[0].shape[1]
         self._nothing = parts[0].new_zeros(self._width)
+        self._used: set[tuple[str | None, bool]] = set()  # kernels, by their first two arguments
         self._held = [part.contiguous() for part in parts], False  # what the kernel reads, and whether it is panels
         for part in self._held[0]:  # now, on the thread that loads, and not in a batch, on all cores
             bring_in(part)
@@ -62,6 +63,8 @@ class RowWeight:
         panels = weight.new_empty(panels_shape(self._depth, self._width))
         words = PanelsWords(weight.data_ptr(), panels.data_ptr(), self._depth, self._width, units=len(panels))
         together(panels_kernel(), words)
+        for kernel in list(self._used):  # compiled here, or the next product would wait for that
+            product_kernel(*kernel, True)
         self._held = [panels], True
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
@@ -74,6 +77,7 @@ class RowWeight:
     def _product(self, x: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
         assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
         parts, laid = self._held
+        self._used.add((activation, residual is not None))
         kernel = product_kernel(activation, residual is not None, laid)
         rows, cores = x.numel() // self._depth, torch.get_num_threads()
         y = x.new_empty(*x.shape[:-1], self._width)

@@ -217,6 +217,8 @@ class Kernel:
 
     def __call__(self, *arguments: Hashable) -> Compiled:
         """Return the compiled function. Thread-safe."""
+        if known := self.kept.get(arguments):  # without the lock, under which another may be compiled just now
+            return known
         with _COMPILING:
             if arguments not in self.kept:
                 code = Code()
