@@ -26,9 +26,10 @@ def layer() -> Linear:
     return made
 
 
-def settle(module: nn.Module) -> None:
-    settling.settle(module)
-    settling.SETTLING.submit(int).result(30)
+def wait() -> None:
+    done = threading.Event()
+    settling.SETTLER.put(done.set)
+    assert done.wait(30)
 
 
 def laid(layer: Linear) -> bool:
@@ -40,7 +41,8 @@ def test_weights_are_laid_into_panels_and_answer_alike(layer: Linear) -> None:
     x = torch.randn(6, 64)
     before = layer(x)
     assert not laid(layer)
-    settle(nn.Sequential(nn.Identity(), nn.Sequential(layer)))
+    settling.settle(nn.Sequential(nn.Identity(), nn.Sequential(layer)))
+    wait()
     assert laid(layer)
     assert torch.equal(layer(x), before)
 
@@ -49,11 +51,11 @@ def test_a_weight_that_is_gone_is_left_out(layer: Linear, monkeypatch: pytest.Mo
     done: list[RowWeight] = []
     monkeypatch.setattr(RowWeight, "lay", lambda weight: done.append(weight))
     gone, go_on = copy.deepcopy(layer), threading.Event()
-    settling.SETTLING.submit(go_on.wait, 30)
+    settling.SETTLER.put(lambda: go_on.wait(30))
     settling.settle(nn.Sequential(gone, layer))
     del gone
     go_on.set()
-    settling.SETTLING.submit(int).result(30)
+    wait()
     assert done == [layer.packed]
 
 
@@ -65,6 +67,23 @@ def test_without_memory_a_weight_stays_as_it_is(
 
     monkeypatch.setattr(RowWeight, "lay", fail)
     with caplog.at_level(logging.WARNING):
-        settle(layer)
+        settling.settle(layer)
+        wait()
     assert not laid(layer) and "stays as it is stored" in caplog.text
     assert layer(torch.randn(6, 64)).shape == (6, 96)
+
+
+def test_the_end_waits_for_the_task_under_way_alone() -> None:
+    settler, done, started, go_on = settling.Settler(), [], threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        assert go_on.wait(30)
+        done.append("under way")
+
+    settler.put(work)
+    settler.put(lambda: done.append("waiting"))
+    assert started.wait(30)
+    threading.Timer(0.05, go_on.set).start()
+    settler.stop()
+    assert done == ["under way"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from weakref import ref
 
 from torch import nn
@@ -25,7 +28,7 @@ def settle(module: nn.Module) -> None:
     """
     for part in module.modules():
         if isinstance(part, Linear) and isinstance(part.packed, RowWeight):
-            SETTLING.submit(_lay, ref(part.packed))
+            SETTLER.put(partial(_lay, ref(part.packed)))
 
 
 def _lay(held: ref[RowWeight]) -> None:
@@ -36,11 +39,42 @@ def _lay(held: ref[RowWeight]) -> None:
         log.warning("a weight stays as it is stored, by which lone queries are slower: %s", error)
 
 
-def _give_way() -> None:
-    """Let the calling thread compute with one core, and on Linux only when no other thread wants to."""
-    compute_with(1)
-    if sys.platform == "linux":  # elsewhere this would name a process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+class Settler:
+    """A thread that works off a queue while no other wants its core, from the first task to the end of the process.
+
+    The end of the process waits for the task that is under way, and for no other.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def put(self, task: Callable[[], object]) -> None:
+        """Have the task done after those before it."""
+        self._tasks.put(task)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="tercet-settling", daemon=True)
+                self._thread.start()
+                atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """Drop what waits, and return when the thread has ended."""
+        try:
+            while True:
+                self._tasks.get_nowait()
+        except Empty:
+            self._tasks.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _serve(self) -> None:
+        compute_with(1)
+        if sys.platform == "linux":  # elsewhere this would name a process
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        while (task := self._tasks.get()) is not None:
+            task()
 
 
-SETTLING = ThreadPoolExecutor(1, "tercet-settling", _give_way)
+SETTLER = Settler()
