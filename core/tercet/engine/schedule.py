@@ -13,7 +13,7 @@ from tercet.engine.queue import BatchKey, BatchQueue, Work
 from tercet.engine.turns import Turn, Turns
 
 # A helper that slept may be woken on the core of the thread that waits for it, and both then take turns there, 8 ms at
-# a time. Measured on two cores: queries 20 ms apart take 15.5 ms on both and 4.5 on one, without a pause 2.6 on both.
+# a time: one of ten queries 20 ms apart takes 15 to 20 ms on all cores and 6 to 7 on one (benchmarks/pauses.py).
 _AWAKE_S = 0.004  # after a batch: about as long as OpenMP's helpers wait for more before they sleep
 _BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes longer gains all the same
 
