@@ -23,7 +23,7 @@ $(1)/bin/python -m pip install --editable $(2) -c constraints.txt $(PIP_ARGS)
 touch $@
 endef
 
-.PHONY: help demo check lint test test-light test-gpu fuzz bench format constraints clean
+.PHONY: help demo check lint test test-light test-gpu fuzz bench bench-gpu format constraints clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ fuzz: $(VENV)/.dev ## The tests that draw their examples, with new ones each tim
 bench: $(VENV)/.dev ## Speed and memory beside the peers on this CPU, into docs/benchmarks.md; ROUNDS=5, over an hour
 	$(BIN)/python -m pip install --quiet --group bench -c constraints.txt $(PIP_ARGS)
 	$(BIN)/python benchmarks/run.py --rounds $(or $(ROUNDS),5)
+
+bench-gpu: $(VENV)/.dev ## Speed beside the peers on one NVIDIA device, into docs/benchmarks.md; ROUNDS=5
+	$(BIN)/python benchmarks/run.py --gpu --rounds $(or $(ROUNDS),5)
 
 format: $(VENV)/.dev ## Write the files as `check` wants them
 	$(BIN)/ruff format .

@@ -14,16 +14,18 @@ LEAST = 0.9999
 TEXTS = mixed_texts(6, seed=7) + short_queries(2, seed=7)
 
 
-def check(children: Mapping[str, Child], exact: Iterable[str], texts: list[str] = TEXTS) -> dict[str, float]:
+def check(
+    children: Mapping[str, Child], exact: Iterable[str], texts: list[str] = TEXTS, least: float = LEAST
+) -> dict[str, float]:
     """Return each other contender's least cosine to the first's answers; end the script if an exact one is off."""
     answers = {name: child.answers(texts) for name, child in children.items()}
     ours = next(iter(answers))
     cosines = {name: least_cosine(answers[ours], theirs) for name, theirs in answers.items() if name != ours}
     for name, cosine in cosines.items():
         print(f"agreement of {ours} and {name}: least cosine {cosine:.7f}")
-    off = [name for name in cosines if name in exact and not cosines[name] >= LEAST]  # so that NaN is off too
+    off = [name for name in cosines if name in exact and not cosines[name] >= least]  # so that NaN is off too
     if off:
-        raise SystemExit(f"{', '.join(off)}: a cosine below {LEAST}, so nothing is timed")
+        raise SystemExit(f"{', '.join(off)}: a cosine below {least}, so nothing is timed")
     return cosines
 
 

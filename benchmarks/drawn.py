@@ -17,14 +17,14 @@ _RARE = -2.5
 _ROLES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 
 
-def checkpoint(name: str) -> Path:
-    """Return the folder of a shape's checkpoint; those that differ in texts alone share it."""
+def checkpoint(name: str, seed: int = 0) -> Path:
+    """Return the folder of a shape's checkpoint, another for each seed; shapes alike but for texts share one."""
     shape = replace(SHAPES[name], texts=0)
-    described = hashlib.sha256(f"{shape} {_SPREAD} {_RARE}".encode()).hexdigest()[:8]
-    return built(f"{shape.architecture}-{described}", partial(_build, shape))
+    described = hashlib.sha256(f"{shape} {seed} {_SPREAD} {_RARE}".encode()).hexdigest()[:8]
+    return built(f"{shape.architecture}-{described}", partial(_build, shape, seed))
 
 
-def _build(shape: Shape, folder: Path) -> None:
+def _build(shape: Shape, seed: int, folder: Path) -> None:
     import transformers
 
     tokenizer = transformers.PreTrainedTokenizerFast(
@@ -41,7 +41,7 @@ def _build(shape: Shape, folder: Path) -> None:
         shape.model_type, **{**ids, "vocab_size": tokenizer.backend_tokenizer.get_vocab_size(), **shape.config}
     )
     model = getattr(transformers, shape.architecture)(config).eval()
-    _draw(model)
+    _draw(model, seed)
     plain = folder / "plain" if shape.kind != "pairs" else folder
     if shape.kind == "pairs":  # as the published rerankers have it: the score is the logit
         model.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
@@ -50,11 +50,11 @@ def _build(shape: Shape, folder: Path) -> None:
     _save_modules(shape, plain, folder)
 
 
-def _draw(model: Any) -> None:
+def _draw(model: Any, seed: int) -> None:
     """Draw every matrix anew, so that what a product gives is about as large as what it takes."""
     import torch
 
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:

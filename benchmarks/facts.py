@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -29,7 +30,7 @@ class Facts:
 
 def facts(packages: Sequence[str], elsewhere: Sequence[str] = ()) -> Facts:
     """Return the facts of this run; `elsewhere` are packages of another environment, as "name==version"."""
-    versions = {"Python": platform.python_version(), **{name: version(name) for name in packages}}
+    versions = {"Python": platform.python_version(), **{name: _version(name) for name in packages}}
     versions |= dict(package.split("==") for package in elsewhere)
     return Facts(_processor(), versions, _commit(), command(sys.argv))
 
@@ -43,8 +44,16 @@ def command(argv: Sequence[str]) -> str:
     return " ".join(["python", *words])
 
 
+def _version(package: str) -> str:
+    if package != "tercet":
+        return version(package)
+    from tercet.version import __version__  # here, since it runs from its folder too, and peers' environments lack it
+
+    return __version__
+
+
 def _commit() -> str:
-    commit = _git("rev-parse", "--short", "HEAD")
+    commit = _git("rev-parse", "--short", "HEAD") or os.environ.get("COMMIT")  # for a copy without its history
     changed = _git("status", "--porcelain", "--", "core", "server", "integrations", "benchmarks")
     return f"{commit or 'unknown'} with uncommitted changes" if changed else commit or "unknown"
 

@@ -53,9 +53,14 @@ class Layers:
         return float(self.count * (products + attention))
 
     @property
-    def products(self) -> float:
-        """The operations of a round of products."""
-        return float(self.passes * self.count * 24 * self.hidden**2 * ROWS)
+    def shapes(self) -> list[tuple[int, int]]:
+        """What goes in and out of each product, in their order."""
+        h = self.hidden
+        return [(h, 3 * h), (h, h), (h, 4 * h), (4 * h, h)] * self.count
+
+    def products(self, rows: int) -> float:
+        """Return the operations of going through all products once, with so many rows."""
+        return float(sum(2 * rows * width * out for width, out in self.shapes))
 
 
 LAYERS = {
@@ -68,14 +73,15 @@ LAYERS = {
 class Encoding:
     """The engine with its defaults; its answers are how many tokens it read of each text."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu", precision: str = "float32") -> None:
+        self.device, self.precision = device, precision
         model = LAYERS[name].model
         self.path = model if model == encode.MODEL else str(checkpoint(model))
 
     def load(self) -> None:
         from tercet import Engine
 
-        self.engine = Engine(precision="float32", device="cpu", memory_budget="8GiB")
+        self.engine = Engine(precision=self.precision, device=self.device, memory_budget="8GiB")
         self.run(["one"])
 
     def run(self, texts: Sequence[str]) -> Any:
@@ -96,9 +102,8 @@ class Products:
     def load(self) -> None:
         import torch
 
-        h = self.layers.hidden
-        shapes = [(h, 3 * h), (h, h), (h, 4 * h), (4 * h, h)] * self.layers.count
-        self.inputs = {width: torch.randn(ROWS, width) for width in (h, 4 * h)}
+        shapes = self.layers.shapes
+        self.inputs = {width: torch.randn(ROWS, width) for width, _ in shapes}
         pack = torch.ops.mkldnn._reorder_linear_weight
         self.weights = [(width, pack(torch.randn(out, width), ROWS), torch.randn(out)) for width, out in shapes]
         self.run(["one"])
@@ -138,11 +143,17 @@ def measure(name: str, asked: Namespace) -> Row:
         taken = totals(interleave(children, [texts], asked.rounds))
         work = layers.encoding(children["tercet"].answers(texts))
     ours = [work / s / 1e9 for s in taken["tercet"]]
-    theirs = [layers.products / min(both) / 1e9 for both in zip(taken["gemm"], taken["gemm, a core each"], strict=True)]
-    share = median(a / b for a, b in zip(ours, theirs, strict=True))
-    return Row(
-        f"{name} in bulk, share of the GEMM rate", PEER, median(ours), median(theirs), "GFLOP/s", share, layers.bar
-    )
+    products = layers.passes * layers.products(ROWS)
+    theirs = [products / min(both) / 1e9 for both in zip(taken["gemm"], taken["gemm, a core each"], strict=True)]
+    return share(name, PEER, ours, theirs, "GFLOP/s", layers.bar)
+
+
+def share(
+    name: str, peer: str, ours: Sequence[float], theirs: Sequence[float], unit: str, bar: float, note: str = ""
+) -> Row:
+    """Return the row of these rates, a round each."""
+    reached = median(a / b for a, b in zip(ours, theirs, strict=True))
+    return Row(f"{name} in bulk, share of the GEMM rate", peer, median(ours), median(theirs), unit, reached, bar, note)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ from typing import Any, Protocol
 
 
 class Contender(Protocol):
-    """One way of doing the work; `answers(texts)`, where it has that, gives as plain arrays what `run` returns."""
+    """One way of doing the work.
+
+    `answers(texts)`, where it has that, gives as plain arrays what `run` returns; `about` says what `load` settled.
+    """
 
     def load(self) -> None:
         """Import, load the model, and answer one text."""
@@ -30,6 +33,13 @@ class Contender(Protocol):
     def run(self, texts: Sequence[str]) -> Any:
         """Encode the texts in one call."""
         ...
+
+
+def timed(contender: Contender, texts: Sequence[str]) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter()
+    contender.run(texts)
+    return time.perf_counter() - start
 
 
 def options(about: str | None, contenders: Iterable[str], **amounts: int) -> argparse.ArgumentParser:
@@ -47,7 +57,7 @@ def serve(make: Callable[[], Contender]) -> None:
     start = time.perf_counter()
     contender = make()
     contender.load()
-    _say({"load_s": time.perf_counter() - start})
+    _say({"load_s": time.perf_counter() - start, "about": getattr(contender, "about", "")})
     for line in sys.stdin:
         request = json.loads(line)
         if request is None:
@@ -56,7 +66,7 @@ def serve(make: Callable[[], Contender]) -> None:
             answers = getattr(contender, "answers", contender.run)
             _say({"answers": [row.tolist() for row in answers(request["answers"])]})
         else:
-            _say({"seconds": [_timed(contender, texts) for texts in request["calls"]]})
+            _say({"seconds": [timed(contender, texts) for texts in request["calls"]]})
     _say({"peak_mb": _peak_mb()})
 
 
@@ -71,11 +81,13 @@ class Child:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=offline)
         self.load_s = 0.0
+        self.about = ""
         self.peak_mb = 0.0
 
     def up(self) -> None:
         """Wait until the contender is loaded."""
-        self.load_s = self._hear()["load_s"]
+        loaded = self._hear()
+        self.load_s, self.about = loaded["load_s"], loaded["about"]
 
     def seconds(self, calls: Sequence[Sequence[str]]) -> list[float]:
         """Return how long each call took, one after the other."""
@@ -168,12 +180,6 @@ def _peak_mb() -> float:
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _timed(contender: Contender, texts: Sequence[str]) -> float:
-    start = time.perf_counter()
-    contender.run(texts)
-    return time.perf_counter() - start
 
 
 def _say(message: Any) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_BETWEEN = re.compile(r"(?<=<!-- measured -->\n).*(?=<!-- end -->)", re.DOTALL)
+MEASURED, ON_GPU = "measured", "measured on a GPU"
 
 
-def write(document: Path, text: str) -> None:
+def between(label: str) -> re.Pattern[str]:
+    """Return what finds the part that begins with this marker."""
+    return re.compile(rf"(?<=<!-- {label} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def write(document: Path, text: str, label: str = MEASURED) -> None:
     """Replace what stands between the markers."""
-    before = document.read_text("utf-8")
-    if not _BETWEEN.search(before):
-        raise SystemExit(f"{document.name} holds no <!-- measured --> … <!-- end -->")
-    document.write_text(_BETWEEN.sub(lambda _: f"\n{text}\n\n", before), "utf-8")
+    before, part = document.read_text("utf-8"), between(label)
+    if not part.search(before):
+        raise SystemExit(f"{document.name} holds no <!-- {label} --> … <!-- end -->")
+    document.write_text(part.sub(lambda _: f"\n{text}\n\n", before), "utf-8")

@@ -1,6 +1,6 @@
-"""Write what the scripts of the CPU set found into docs/: a table, a plot, and where and by what it was measured.
+"""Write what the scripts of a set found into docs/: a table, for the CPU set a plot, and where and by what it was made.
 
-python benchmarks/report.py [--results FOLDER] [--write]
+python benchmarks/report.py [--gpu] [--results FOLDER] [--write]
 """
 
 from __future__ import annotations
@@ -12,23 +12,26 @@ from pathlib import Path
 import markers
 from facts import ROOT, Facts
 from outcome import Outcome, Row
-from run import RESULTS, RUNS
+from run import GPU_RUNS, RESULTS, RUNS
 
 DOCUMENT, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gpu", action="store_true", help="the GPU set, into its own section")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--write", action="store_true", help=f"into docs/{DOCUMENT.name} and docs/{PLOT.name}")
     asked = parser.parse_args()
-    kept = [path for name in RUNS if (path := asked.results / f"{name}.json").exists()]
+    kept = [path for name in (GPU_RUNS if asked.gpu else RUNS) if (path := asked.results / f"{name}.json").exists()]
     if not kept:
         raise SystemExit(f"no results in {asked.results}: run benchmarks/run.py first")
     outcomes = [Outcome.read(path) for path in kept]
-    text = block(outcomes)
+    text = block(outcomes, None if asked.gpu else PLOT)
     print(text)
-    if asked.write:
+    if asked.write and asked.gpu:
+        markers.write(DOCUMENT, text, markers.ON_GPU)
+    elif asked.write:
         import chart
 
         markers.write(DOCUMENT, text)
@@ -36,8 +39,8 @@ def main() -> int:
     return 0
 
 
-def block(outcomes: Sequence[Outcome]) -> str:
-    """Return the Markdown between the markers."""
+def block(outcomes: Sequence[Outcome], plot: Path | None = PLOT) -> str:
+    """Return the Markdown between the markers, with the plot if there is one."""
     rows = [row for outcome in outcomes for row in outcome.rows]
     barred = [row for row in rows if row.bar is not None]
     reached = sum(row.reached for row in barred)
@@ -46,8 +49,8 @@ def block(outcomes: Sequence[Outcome]) -> str:
         "figure is: rates as ours / theirs, times and memory as theirs / ours.",
         table(outcomes),
     ]
-    if barred:
-        parts.append(f"![The ratios, and the bar of each]({PLOT.name})")
+    if barred and plot is not None:
+        parts.append(f"![The ratios, and the bar of each]({plot.name})")
     made = [outcome.facts for outcome in outcomes if outcome.facts]
     if made:
         parts += [together(made), "\n".join(f"- `{facts.command}`" for facts in made)]

@@ -42,6 +42,7 @@ _LARGE = {
 _MARCO = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 
 SHAPES = {
+    "minilm": Shape("dense", "BertModel", "bert", 400, _MARCO, pooling="mean"),
     "bge-base": Shape("dense", "BertModel", "bert", 60),
     "bge-m3": Shape("dense", "XLMRobertaModel", "xlm-roberta", 20, _LARGE),
     "modernbert-base": Shape("dense", "ModernBertModel", "modernbert", 48, pooling="mean", max_length=8192),

@@ -25,10 +25,10 @@ from outcome import Row
 
 BAR = 2.0  # half the time
 PACKAGES = ("tercet", "torch", "sentence-transformers", "transformers", "safetensors")
-PEER = "SentenceTransformer(path) + encode"
+PEER, OTHER = "SentenceTransformer(path) + encode", "sentence-transformers"
 TEXT = "How long does it take until the first vector is there?"
 MODELS: dict[str, Callable[[], Any]] = {"MiniLM": bundled, "bge-base": lambda: checkpoint("bge-base")}
-_SWAPS = 3  # a round
+SWAPS = 3  # a round
 _REST_S = 0.3  # after dropping a model, so that what goes on in the background is over
 
 
@@ -88,6 +88,7 @@ class SentenceTransformers(Swapped):
     """sentence-transformers, whose model is made anew."""
 
     model: Any = None
+    device, dtype = "cpu", "float32"
 
     def begin(self) -> None:
         import sentence_transformers  # noqa: F401 - imported before anything is timed
@@ -95,25 +96,32 @@ class SentenceTransformers(Swapped):
     def encode(self, texts: list[str]) -> Any:
         from sentence_transformers import SentenceTransformer
 
-        self.model = SentenceTransformer(self.path, device="cpu")
+        self.model = SentenceTransformer(self.path, device=self.device, model_kwargs={"dtype": self.dtype})
         return self.model.encode(texts)
 
     def drop(self) -> None:
         self.model = None
 
 
-CONTENDERS: dict[str, Callable[[str], Contender]] = {"tercet": Tercet, "sentence-transformers": SentenceTransformers}
+CONTENDERS: dict[str, Callable[[str], Contender]] = {"tercet": Tercet, OTHER: SentenceTransformers}
 
 
 def measure(name: str, asked: Namespace) -> Row:
     """Return the row of one model."""
     with started(__file__, CONTENDERS, ["--model", name]) as children:
         check(children, CONTENDERS, [TEXT, "Two of them."])
-        taken = interleave(children, [[TEXT], []] * _SWAPS, asked.rounds)
-    cold = [[calls[::2] for calls in rounds_] for rounds_ in taken.values()]
-    ours, theirs = ([median(calls) for calls in each] for each in cold)
-    longest = " and ".join(f"{max(map(max, each)) * 1e3:.0f}" for each in cold)
-    return Row.of_times(f"{name}, cold, to the first vector, p50", PEER, ours, theirs, BAR, f"longest {longest} ms")
+        taken = interleave(children, [[TEXT], []] * SWAPS, asked.rounds)
+    return row(f"{name}, cold, to the first vector, p50", PEER, taken["tercet"], taken[OTHER], BAR)
+
+
+def row(
+    claim: str, peer: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], bar: float | None
+) -> Row:
+    """Return the row of rounds whose calls are each followed by one that drops the model."""
+    cold = [[calls[::2] for calls in rounds] for rounds in (ours, theirs)]
+    middle = [[median(calls) for calls in rounds] for rounds in cold]
+    longest = " and ".join(f"{max(map(max, rounds)) * 1e3:.0f}" for rounds in cold)
+    return Row.of_times(claim, peer, *middle, bar, f"longest {longest} ms")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("agreement", "cache", "facts", "gemm", "harness", "ingest", "markers", "minilm_graph", "outcome", "report")
+NAMES = ("agreement", "cache", "facts", "gemm", "gpu", "gpu_bulk", "gpu_gemm", "gpu_swap", "harness", "ingest")
+NAMES += ("markers", "minilm_graph", "models", "outcome", "report", "run")
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_operations_are_counted_by_hand(scripts: SimpleNamespace) -> None:
     layers = scripts.gemm.LAYERS["MiniLM"]
     weights = 384 * (3 * 384) + 384 * 384 + 2 * 384 * 1536
     assert layers.encoding([10, 20]) == 6 * (2 * weights * 30 + 4 * 384 * (100 + 400))
-    assert layers.products == layers.passes * 6 * 2 * weights * 1024
+    assert layers.products(1024) == 6 * 2 * weights * 1024
 
 
 def test_an_outcome_is_kept_whole(scripts: SimpleNamespace, tmp_path: Path) -> None:
@@ -119,13 +121,75 @@ def test_only_what_stands_between_the_markers_is_replaced(scripts: SimpleNamespa
     for text in ("one", r"two \1"):
         scripts.markers.write(document, text)
     assert document.read_text() == "before\n<!-- measured -->\n\ntwo \\1\n\n<!-- end -->\nafter\n"
+    scripts.markers.write(document, "three", "measured")
+    document.write_text(document.read_text() + "<!-- measured on a GPU -->\n<!-- end -->\n")
+    scripts.markers.write(document, "four", scripts.markers.ON_GPU)
+    scripts.markers.write(document, "five")
+    parts = document.read_text().split("<!-- end -->")
+    assert "five" in parts[0] and "after" in parts[1] and "four" in parts[1] and "three" not in parts[0]
     document.write_text("no markers")
     with pytest.raises(SystemExit, match="holds no"):
         scripts.markers.write(document, "text")
 
 
 def test_the_documents_have_their_markers(scripts: SimpleNamespace) -> None:
-    assert scripts.markers._BETWEEN.search(scripts.report.DOCUMENT.read_text("utf-8"))
+    text = scripts.report.DOCUMENT.read_text("utf-8")
+    assert all(
+        scripts.markers.between(label).search(text) for label in (scripts.markers.MEASURED, scripts.markers.ON_GPU)
+    )
+
+
+def test_the_sets_name_scripts_and_models_that_are_there(scripts: SimpleNamespace) -> None:
+    runs = scripts.run.RUNS | scripts.run.GPU_RUNS
+    assert len(runs) == len(scripts.run.RUNS) + len(scripts.run.GPU_RUNS)
+    assert {run.script for run in runs.values() if not (FOLDER / run.script).is_file()} == set()
+    for script in (scripts.gpu_bulk, scripts.gpu_gemm, scripts.gpu_swap):
+        name = f"{script.__name__}.py"
+        asked = [run.arguments[1] for run in scripts.run.GPU_RUNS.values() if run.script == name]
+        assert asked == list(getattr(script, "MODELS", None) or script.LAYERS)
+
+
+def test_a_gpu_report_has_no_plot(scripts: SimpleNamespace) -> None:
+    row = scripts.outcome.Row("swapped in", "the copy", 9.0, 8.0, "ms", 0.89, scripts.gpu_swap.BAR)
+    text = scripts.report.block([scripts.outcome.Outcome("gpu-swap", [row])], None)
+    assert "| 0.89× | 0.769× | reached |" in text and ".svg" not in text
+
+
+def test_products_are_tried_with_as_many_rows_in_all(scripts: SimpleNamespace) -> None:
+    products = scripts.gpu_gemm.Products(SimpleNamespace(model="base", device="cpu", rows=2))
+    products.layers = replace(products.layers, hidden=8, count=2, passes=3)
+    products.load()
+    products.run([])
+    assert products.answers([]).shape == (1, 4) and (products.answers([]) > 0).all()
+    seen: list[int] = []
+    products._pass = lambda inputs: seen.append(len(inputs[8]))
+    products.run([])
+    assert {rows: rows * seen.count(rows) for rows in seen} == dict.fromkeys([2, 4, 8, 16], 3 * 16)
+
+
+def test_a_batch_size_that_does_not_fit_is_not_taken(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(scripts.models, "checkpoint", lambda name: name)
+    asked = SimpleNamespace(model="minilm", device="cpu", texts=2)
+    batches = scripts.gpu_bulk.BestBatches(asked)
+
+    def encode(texts: list[str], batch_size: int) -> list[str]:
+        if batch_size > 64:
+            raise torch.OutOfMemoryError
+        return texts
+
+    batches.model = SimpleNamespace(encode=encode)
+    assert [batches._seconds(size) < float("inf") for size in scripts.gpu_bulk.SIZES] == [True, True, False, False]
+
+
+def test_without_a_device_a_gpu_script_says_so(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="needs an NVIDIA device"):
+        scripts.gpu.device_facts("cuda", ["tercet", "torch"])
+    assert "without a GPU" in scripts.gpu.device_facts("cpu", ["tercet", "torch"]).processor
 
 
 def test_a_command_says_how_to_run_again_but_not_where_its_outcome_went(scripts: SimpleNamespace) -> None:
