@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ PairTruncation = Literal["longest_first", "only_second", "query_three_quarters"]
 _PROBES = (("hello", "world"), ("a", "b"), ("0", "1"), (".", ","), ("你", "好"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Template:
     """Special tokens around one text (before, after) or two (before, between, after).
 
@@ -35,10 +36,15 @@ class Template:
     types: tuple[Ids, ...]
     text_types: tuple[int, ...]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many special tokens there are."""
         return sum(map(len, self.ids))
+
+    @cached_property
+    def typed(self) -> bool:
+        """Whether any token has another type than zero."""
+        return any(self.text_types) or any(part.any() for part in self.types)
 
     def room(self, max_length: int) -> int:
         """Return how many tokens of the texts fit.
@@ -53,7 +59,7 @@ class Template:
     def fill(self, *texts: Ids, truncated: bool = False) -> TokenSequence:
         """Return the sequence that holds the texts' tokens."""
         types = None
-        if any(self.text_types) or any(part.any() for part in self.types):
+        if self.typed:
             filled = (np.full(len(text), kind, np.int64) for text, kind in zip(texts, self.text_types, strict=True))
             types = _interleaved(self.types, filled)
         return TokenSequence(_interleaved(self.ids, texts), types, truncated=truncated)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tercet.engine.device import Device, is_out_of_memory
 from tercet.engine.queue import Work
@@ -67,7 +68,7 @@ def _finite(works: Sequence[Work], rows: Rows, device: Device) -> Iterator[Outco
     """Yield the works with their rows, those whose rows hold NaN or infinity each with an error."""
     good = np.ones(len(works), np.bool_)
     for column in rows.values():
-        good &= [_is_finite(row) for row in column]
+        good &= _finite_rows(column)
     if good.all():
         yield works, rows
         return
@@ -84,8 +85,11 @@ def _finite(works: Sequence[Work], rows: Rows, device: Device) -> Iterator[Outco
         )
 
 
-def _is_finite(row: Any) -> bool:
-    return bool(np.isfinite(row.values if isinstance(row, SparseVector) else row).all())
+def _finite_rows(column: Sequence[Any]) -> NDArray[np.bool_]:
+    if isinstance(column, np.ndarray):
+        return np.isfinite(column.reshape(len(column), -1)).all(1)
+    each = (row.values if isinstance(row, SparseVector) else row for row in column)
+    return np.array([np.isfinite(values).all() for values in each], np.bool_)
 
 
 def _explained(error: Exception, work: Work, device: Device) -> Exception:

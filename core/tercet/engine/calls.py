@@ -91,10 +91,10 @@ class Call:
         """Record the lengths of items that were just tokenised; they count as in flight."""
         with self._lock:
             self._queued_at = self._queued_at or time.monotonic()
-            for index, item in enumerate(prepared, first):
-                self.tokens[index] = item.tokens if isinstance(item, Ready) else len(item)
-                self.truncated[index] = item.truncated
-                self.in_flight_tokens += int(self.tokens[index])
+            tokens = [item.tokens if isinstance(item, Ready) else len(item) for item in prepared]
+            self.tokens[first : first + len(prepared)] = tokens
+            self.truncated[first : first + len(prepared)] = [item.truncated for item in prepared]
+            self.in_flight_tokens += sum(tokens)
 
     def deliver(self, indices: Sequence[int], rows: Mapping[str, Sequence[Any]]) -> None:
         """Store the rows of some items; the last ones complete the call."""

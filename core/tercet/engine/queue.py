@@ -5,13 +5,15 @@ Pure bookkeeping, no threads: the worker holds the lock.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate
+from itertools import compress
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tercet.nn.batch import TokenSequence
 
@@ -110,14 +112,19 @@ class BatchQueue:
         length, so that attention finds runs of equal sequences.
         """
         pending = self._pending.pop(key)
+        if len(pending) == 1:  # a lone query
+            self._count(key, -pending[0].tokens)
+            return pending
         window = pending[:WINDOW]
-        chosen = _nearest(window, self.max_batch_tokens)
-        taken = set(map(id, chosen))
-        rest = [work for work in window if id(work) not in taken] + pending[WINDOW:]
+        lengths = np.fromiter((len(work.sequence) for work in window), np.int64, len(window))
+        chosen = _nearest(lengths, self.max_batch_tokens)
+        left = np.ones(len(window), np.bool_)
+        left[chosen] = False
+        rest = [*compress(window, left.tolist()), *pending[WINDOW:]]
         if rest:
             self._pending[key] = rest
-        self._count(key, -sum(work.tokens for work in chosen))
-        return sorted(chosen, key=lambda work: work.tokens)
+        self._count(key, -int(lengths[chosen].sum()))
+        return [window[i] for i in chosen[np.argsort(lengths[chosen], kind="stable")].tolist()]
 
     def discard(self, matches: Callable[[BatchKey, Work], bool]) -> list[Work]:
         """Remove and return all work that matches."""
@@ -143,19 +150,19 @@ class BatchQueue:
         return self._pending[key][0].enqueued_at + (BULK_HANDICAP_S if key.lane is Lane.BULK else 0.0)
 
 
-def _nearest(window: Sequence[Work], budget: int) -> list[Work]:
-    """Return the first of the window and those nearest to it in length, up to the budget of tokens.
+def _nearest(lengths: NDArray[np.int64], budget: int) -> NDArray[np.intp]:
+    """Return where the first of the lengths and those nearest to it are, up to the budget of tokens.
 
     One more, the longest that fits, closes the gap: products are given few row counts (`linear.even_rows`), and what a
     batch lacks to one is computed for nothing.
     """
-    seed = window[0].tokens
-    nearest = sorted(window, key=lambda work: abs(work.tokens - seed))
-    ends = list(accumulate(work.tokens for work in nearest))
-    count = max(1, bisect_right(ends, budget))
-    fitting = (work for work in nearest[count:] if work.tokens <= budget - ends[count - 1])
-    longest = max(fitting, key=lambda work: work.tokens, default=None)
-    return nearest[:count] + ([] if longest is None else [longest])
+    nearest = np.argsort(np.abs(lengths - lengths[0]), kind="stable")
+    ends = np.cumsum(lengths[nearest])
+    count = max(1, int(np.searchsorted(ends, budget, side="right")))
+    fitting = np.where(lengths[nearest[count:]] <= budget - ends[count - 1], lengths[nearest[count:]], 0)
+    if not fitting.any():
+        return nearest[:count]
+    return np.append(nearest[:count], nearest[count + int(fitting.argmax())])
 
 
 def by_call(works: Iterable[Work]) -> Iterator[tuple[Call, list[int]]]:
