@@ -200,7 +200,7 @@ class Scores(Sequence[Score]):
         return Score(index=index, id=self.ids[index], score=float(self.scores[index]), rank=rank)
 
 
-ModelState = Literal["available", "loading", "resident", "failed"]
+ModelState = Literal["available", "loading", "resident", "parked", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from tercet_server.endpoint import Use
 if TYPE_CHECKING:
     from tercet_server.gateway import Exchange
 
-STATES = ("available", "loading", "resident", "failed")
+STATES = ("available", "loading", "resident", "parked", "failed")
 PHASES = ("queue", "tokenize", "inference", "serialize")
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.gpu import needs_gpu
 from tercet.nn import attention as module
 from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch, Run, TokenSequence
@@ -200,17 +201,19 @@ def test_kernel_names_tell_what_runs(kernel: str) -> None:
     assert module.varlen_kernel(torch.device("cpu"), torch.bfloat16, 64) is None
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA device")
+@needs_gpu
+@pytest.mark.parametrize("dims", [32, 64, 128])
+@pytest.mark.parametrize("lengths", [LENGTHS, (1, 40, 40, 100, 100, 150, 700, 700)])
 @pytest.mark.parametrize(
     "options", [{}, {"causal": True}, {"window": (9, 9)}, {"kv_heads": 2}, {"attended": (1, 2, 3, 7, 7, 30, 40, 99)}]
 )
-def test_the_varlen_kernel_agrees(options: dict[str, object]) -> None:
+def test_the_varlen_kernels_agree(options: dict[str, object], lengths: tuple[int, ...], dims: int) -> None:
+    """Short sequences go through our own kernel, unless heads are large, and long ones through a library's."""
     options = dict(options)
     heads = {"kv_heads": options.pop("kv_heads", 4)}
-    host = batch_of(LENGTHS, options.pop("attended", None))  # type: ignore[arg-type]
-    q, k, v = draw(host, dims=64, **heads)  # type: ignore[arg-type]
+    host = batch_of(lengths, options.pop("attended", None))  # type: ignore[arg-type]
+    q, k, v = draw(host, dims=dims, **heads)  # type: ignore[arg-type]
     device = PackedBatch.of(host.sequences, "cuda")
     ours = attention(*(x.cuda().bfloat16() for x in (q, k, v)), device, **options)  # type: ignore[arg-type]
-    expected = naive(q, k, v, host, **options)  # type: ignore[arg-type]
-    assert torch.cosine_similarity(ours.cpu().double(), expected).min() >= 0.999
+    expected = naive(*(x.bfloat16() for x in (q, k, v)), host, **options)  # type: ignore[arg-type]
+    assert torch.cosine_similarity(ours.cpu().double(), expected).min() >= 0.9995

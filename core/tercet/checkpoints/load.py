@@ -31,6 +31,7 @@ from tercet.nn import linear
 from tercet.nn.heads import Classifier, Dense, DenseHead, Head, MaskedLM, Normalize, ScoreHead
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
+from tercet.nn.norms import LayerNorm
 from tercet.nn.packed import states_dtype
 from tercet.nn.sparse import LexicalHead, SpladeHead
 from tercet.nn.yes_no import YesNoHead
@@ -161,7 +162,7 @@ def _step(step: Step) -> nn.Module:
                 residual=step.residual,
             )
         case LayerNormStep():
-            return nn.LayerNorm(step.width)
+            return LayerNorm(step.width)
         case NormalizeStep():
             return Normalize()
 

@@ -158,11 +158,11 @@ def _stripped(name: str, prefixes: tuple[str, ...]) -> str:
 
 def _joined(tensors: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
     if len(tensors) == 1:
-        return tensors[0].to(device=device, dtype=dtype)
+        return tensors[0].to(device).to(dtype)  # in this order: a GPU changes the type faster
     rows = sum(len(t) for t in tensors)
     joined = torch.empty((rows, *tensors[0].shape[1:]), device=device, dtype=dtype)
     for slot, tensor in zip(torch.split(joined, [len(t) for t in tensors]), tensors, strict=True):
-        slot.copy_(tensor)
+        slot.copy_(tensor.to(device))
     return joined
 
 

@@ -178,7 +178,7 @@ class Catalogue:
         checkpoint = self._open_model(model)
         device = self._device
         size_bytes = checkpoint.size_bytes(device.dtype)
-        load = partial(checkpoint.load, device.target, device.dtype, device.workers)
+        load = partial(checkpoint.load, device.target, device.dtype, device.cores)
         return Opened(checkpoint, self._residency.add(model, size_bytes, load))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import re
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,9 @@ class Device:
         precision: a key of `PRECISIONS`, never "auto".
         budget_bytes: what the weights of all resident models may take together; activations come on top.
         max_batch_tokens: packed tokens of one forward pass; a single longer sequence still runs alone.
-        workers: threads that run forward passes side by side: one for each core, one alone on a GPU.
+        workers: threads that run forward passes side by side: one for each core; two on a GPU, so that it has a pass
+            to run while the host takes in the results of another.
+        parking_bytes: of host memory that copies of models' weights may take; none on a CPU, which maps their files.
     """
 
     target: torch.device
@@ -43,11 +46,24 @@ class Device:
     budget_bytes: int
     max_batch_tokens: int
     workers: int = 1
+    parking_bytes: int = 0
 
     @property
     def dtype(self) -> torch.dtype:
         """The precision as torch names it; in int8, weights alone are so, and what they multiply is float32."""
         return PRECISIONS[self.precision]
+
+    @property
+    def cores(self) -> int:
+        """How many cores a forward pass may compute with."""
+        return self.workers if self.target.type == "cpu" else 1
+
+    def lane(self) -> AbstractContextManager[object]:
+        """Return a context in which a thread's work on the device runs beside that of other threads, not behind it."""
+        if self.target.type == "cpu":
+            return nullcontext()
+        stream = torch.cuda.Stream(self.target)  # type: ignore[no-untyped-call]
+        return torch.cuda.stream(stream)
 
     def release_cached_memory(self) -> None:
         """Give memory that nothing refers to back to the device: the first step after an out-of-memory."""
@@ -75,7 +91,8 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
         )
     budget = _default_budget(target) if memory_budget is None else parse_bytes(memory_budget)
     if on_gpu:
-        return Device(target, precision, budget, 65_536)
+        # Measured on an H100: larger batches gain 2 % at most, and what passes between products leaves its cache.
+        return Device(target, precision, budget, 16_384, workers=2, parking_bytes=_half_of_memory())
     if precision != "float32" and not packing(PRECISIONS[precision]):
         log.warning("%s has no fast kernel on this processor: expect it to be slower than float32", precision)
     # Measured on CPU cores: throughput is flat from 1 k to 8 k tokens in float32, and the smallest keeps latency low;
@@ -108,7 +125,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _target(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -117,13 +134,17 @@ def _target(device: str) -> torch.device:
         raise InvalidInputError(f"device {device!r} is not supported; use auto, cpu, cuda or cuda:N")
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
         raise InvalidInputError(f"device {device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
-    return target
+    return torch.device("cuda", target.index or 0) if target.type == "cuda" else target
 
 
 def _default_budget(target: torch.device) -> int:
     if target.type == "cuda":
         free, _ = torch.cuda.mem_get_info(target)
         return int(free * 0.85)
+    return _half_of_memory()
+
+
+def _half_of_memory() -> int:
     return int(min(psutil.virtual_memory().total, _cgroup_limit()) / 2)
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -67,7 +68,7 @@ class Dispatcher:
         self._calls: set[Call] = set()
         self._closing = self._stopped = False
         self._threads = [
-            threading.Thread(target=self._serve, args=(i,), name=f"tercet-worker-{i}", daemon=True)
+            threading.Thread(target=self._serve, args=(i, device.lane()), name=f"tercet-worker-{i}", daemon=True)
             for i in range(device.workers)
         ]
         for thread in self._threads:
@@ -155,13 +156,14 @@ class Dispatcher:
 
     # ── the worker threads ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _serve(self, worker: int) -> None:
+    def _serve(self, worker: int, lane: AbstractContextManager[object]) -> None:
         """Run batches until stopped; a failure outside any batch is logged and the loop goes on."""
         while not self._stopped:
             try:
-                while (batch := self._next(worker)) is not None:
-                    self._run(batch)
-                    del batch  # it leads to its model, which may be evicted while this thread waits for the next
+                with lane:
+                    while (batch := self._next(worker)) is not None:
+                        self._run(batch)
+                        del batch  # it leads to its model, which may be evicted while this thread waits for the next
             except BaseException:
                 self.restarts += 1
                 log.exception("a worker failed outside a batch and was restarted")
@@ -215,8 +217,8 @@ class Dispatcher:
         """Return the batch in parts with their rows, or with what failed them."""
         key, lease = batch.key, batch.turn.lease
         began = time.monotonic()
-        if self._device.workers > 1:
-            compute_with(self._device.workers if batch.wide else 1)
+        if self._device.cores > 1:
+            compute_with(self._device.cores if batch.wide else 1)
         lease.touch()
         short = partial(self._tell_out_of_memory, key.model)
         parts = []

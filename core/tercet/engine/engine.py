@@ -20,12 +20,14 @@ from tercet.engine.dispatcher import Dispatcher
 from tercet.engine.events import Observers
 from tercet.engine.launch import Launch
 from tercet.engine.lease import Lease
+from tercet.engine.parking import ParkingLot
 from tercet.engine.pending import Pending, is_brief, started
 from tercet.engine.requests import encode_request, score_request
 from tercet.engine.residency import Residency
 from tercet.engine.shutdown import Shutdown
 from tercet.engine.state import EngineState
 from tercet.inputs import encode_params, model_name, positive, score_params, seconds
+from tercet.nn.parked import Parked
 from tercet.types import (
     Embedding,
     Embeddings,
@@ -87,7 +89,8 @@ class Engine:
         self._pool = ThreadPoolExecutor(max(2, min(4, os.cpu_count() or 2)), thread_name_prefix="tercet-host")
         self.observers = Observers()
         ttl_s = seconds("idle_ttl_s", idle_ttl_s)
-        self._residency = Residency(self.device.budget_bytes, idle_ttl_s=ttl_s, observers=self.observers)
+        lot = ParkingLot(self.device.parking_bytes, Parked) if self.device.parking_bytes else None
+        self._residency = Residency(self.device.budget_bytes, idle_ttl_s=ttl_s, observers=self.observers, lot=lot)
         self._dispatcher = Dispatcher(
             self.device,
             self._residency,

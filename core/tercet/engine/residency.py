@@ -12,15 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 
 from tercet.engine.events import Observers, ResidencyEvent
 from tercet.engine.lease import Lease, Resident
-from tercet.errors import CheckpointError, EngineClosedError, ModelLoadError, TercetError, UnsupportedModelError
+from tercet.engine.parking import ParkingLot
+from tercet.errors import EngineClosedError, ModelLoadError, TercetError
 from tercet.nn.model import Model
 from tercet.nn.team import compute_with
-
-PERMANENT = (CheckpointError, UnsupportedModelError)
-_FIRST_COOLDOWN_S, _LONGEST_COOLDOWN_S = 1.0, 60.0
 
 
 class Residency:
@@ -30,6 +29,7 @@ class Residency:
         budget_bytes: what all resident and loading models may take together; never exceeded.
         idle_ttl_s: a model unused for so long is dropped; None keeps it until room is needed.
         observers: told of loads, failures and evictions, under the lock.
+        lot: where evicted models may wait; default nowhere.
     """
 
     def __init__(
@@ -38,12 +38,14 @@ class Residency:
         *,
         idle_ttl_s: float | None = None,
         observers: Observers | None = None,
+        lot: ParkingLot | None = None,
     ) -> None:
         self.budget_bytes = budget_bytes
         self.idle_ttl_s = idle_ttl_s
         self.used_bytes = 0
         self.records: dict[str, Resident] = {}
         self._observers = observers if observers is not None else Observers()
+        self._lot = lot or ParkingLot()
         self._clock = itertools.count(1)
         self._queue: deque[Resident] = deque()
         self._blocked = False
@@ -89,13 +91,13 @@ class Residency:
             self._changed.notify_all()
 
     def unload(self, resident: Resident) -> bool:
-        """Drop a model's weights unless it is in use, and forget its failures; return whether it is gone."""
+        """Drop a model's weights and their copy unless it is in use, forget its failures; return whether it is gone."""
         with self._changed:
-            resident.pinned, resident.attempts, resident.retry_at = False, 0, 0.0
-            if resident.state == "failed":
-                resident.state = "available"
+            resident.forgive()
             if resident.evictable:
                 self._evict(resident)
+            if resident.state == "parked":
+                self._lot.drop(resident)
             return resident.state == "available"
 
     def evict_idle(self) -> int:
@@ -117,6 +119,8 @@ class Residency:
             future.set_exception(EngineClosedError("the engine was closed while the model was waiting to load"))
         self._thread.join()
         self.evict_idle()
+        for resident in self.records.values():
+            self._lot.drop(resident)
 
     # ── under the lock ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,8 +150,7 @@ class Residency:
 
     def _evict(self, resident: Resident) -> None:
         self._emit("evict", resident)
-        resident.state, resident.model = "available", None
-        resident.evictions += 1
+        resident.leave()
         self.used_bytes -= resident.size_bytes
 
     def _emit(self, kind: str, resident: Resident, seconds: float | None = None) -> None:
@@ -159,7 +162,7 @@ class Residency:
         """Count one use of a model; `Lease.touch` calls it."""
         with self._changed:
             resident.hits += 1
-            resident.last_used, resident.last_used_at = next(self._clock), time.monotonic()
+            resident.use(next(self._clock))
 
     def release(self, resident: Resident) -> None:
         """End one lease; `Lease.release` calls it."""
@@ -172,15 +175,17 @@ class Residency:
 
     def _serve(self) -> None:
         compute_with(1)
-        while (resident := self._next()) is not None:
-            self._load(resident)
+        while (task := self._next()) is not None:
+            task()
 
-    def _next(self) -> Resident | None:
-        """Return the next model to load, its bytes reserved, or None when closed."""
+    def _next(self) -> Callable[[], None] | None:
+        """Return the next load, its bytes reserved, or what is done when there is none to do; None when closed."""
         while True:
             with self._changed:
                 while not self._queue and not self._closed:
                     self._evict_expired()
+                    if unparked := self._lot.next(self.records):
+                        return partial(self._park, unparked)
                     self._changed.wait(self._until_expiry())
                 if self._closed:
                     return None
@@ -197,7 +202,15 @@ class Residency:
             if error is not None:
                 self._fail(resident, error)
             elif ready:
-                return resident
+                return partial(self._load, resident)
+
+    def _park(self, resident: Resident) -> None:
+        if (model := resident.model) is None:
+            return
+        copy = self._lot.copy(model, resident.name)
+        with self._changed:
+            if copy is not None and resident.model is model:
+                self._lot.keep(resident, copy, self.records)
 
     def _make_room(self, resident: Resident) -> TercetError | None:
         """Evict by use until the model fits, waiting for leases to end; return why it never can."""
@@ -246,34 +259,24 @@ class Residency:
     def _load(self, resident: Resident) -> None:
         start = time.perf_counter()
         try:
-            model = resident.load()
+            model = resident.copy.come_back() if resident.copy else resident.load()
         except Exception as error:
             with self._changed:
                 self.used_bytes -= resident.size_bytes
             self._fail(resident, error)
             return
         with self._changed:
-            resident.state, resident.model, resident.error = "resident", model, None
-            resident.attempts = 0
-            resident.loads += 1
-            resident.load_ms = (time.perf_counter() - start) * 1e3
-            resident.last_used, resident.last_used_at = next(self._clock), time.monotonic()
+            seconds = time.perf_counter() - start
+            resident.arrive(model, seconds)
+            resident.use(next(self._clock))
             granted = [(future, self._grant(resident)) for future in self._take_waiters(resident)]
-            self._emit("load", resident, resident.load_ms / 1e3)
+            self._emit("load", resident, seconds)
         self._hand_out(granted)
 
     def _fail(self, resident: Resident, error: Exception) -> None:
-        """Record a failed load: damaged files stay failed until `unload`, all else cools down, longer each time."""
-        known = (
-            error
-            if isinstance(error, TercetError)
-            else ModelLoadError(f"{resident.name} could not be loaded: {type(error).__name__}: {error}")
-        )
+        """Record a failed load and tell those who wait for it."""
         with self._changed:
-            resident.state, resident.error = "failed", known
-            cooldown = min(_FIRST_COOLDOWN_S * 2**resident.attempts, _LONGEST_COOLDOWN_S)
-            resident.attempts += 1
-            resident.retry_at = float("inf") if isinstance(known, PERMANENT) else time.monotonic() + cooldown
+            known = resident.fail(error)
             waiters = self._take_waiters(resident)
             self._emit("fail", resident)
             self._changed.notify_all()

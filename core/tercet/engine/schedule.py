@@ -44,6 +44,7 @@ class Schedule:
 
     def __init__(self, device: Device, queue: BatchQueue, turns: Turns) -> None:
         self._device, self._queue, self._turns = device, queue, turns
+        self._on_cores = device.target.type == "cpu"
         self._running: list[Batch] = []
         self._ended_at = -math.inf
 
@@ -69,7 +70,7 @@ class Schedule:
         shares = not self._running and self._may_share(turn)
         works = [work for work in self._queue.take(key) if work.call.alive]
         shares = shares and not self._queue.tokens and self._pays(turn, works)
-        batch = Batch(key, works, turn, wide=turn.wide or shares)
+        batch = Batch(key, works, turn, wide=self._is_wide(turn) or shares)
         if works:
             turn.running += 1
             self._running.append(batch)
@@ -86,13 +87,16 @@ class Schedule:
         if self.is_full:
             return False
         if worker == 0:
-            return not (turn.wide and self._running)
-        return not turn.wide and bool(self._running)
+            return not (self._is_wide(turn) and self._running)
+        return not self._is_wide(turn) and bool(self._running)
+
+    def _is_wide(self, turn: Turn) -> bool:
+        return self._on_cores and turn.wide
 
     def _may_share(self, turn: Turn) -> bool:
-        workers = self._device.workers
+        cores = self._device.cores
         # What `may_share` finds out holds for float32; products in int8 are exact.
-        return workers > 1 and self._device.precision in ("float32", "int8") and may_share(turn.lease.model, workers)
+        return cores > 1 and self._device.precision in ("float32", "int8") and may_share(turn.lease.model, cores)
 
     def _pays(self, turn: Turn, works: Sequence[Work]) -> bool:
         """Whether a batch gains by all cores: helpers are still awake, or it is long enough to wait until they are."""

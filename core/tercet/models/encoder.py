@@ -13,6 +13,7 @@ from tercet.nn.attention import Bias
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Classifier, MaskedLM
 from tercet.nn.layers import Embeddings, FeedForward, PostNormBlock, SelfAttention
+from tercet.nn.norms import LayerNorm
 
 
 def qkv(path: str, query: str, key: str, value: str) -> Renames:
@@ -143,6 +144,6 @@ def embedding_size(config: Config) -> int:
     return int(config.get("embedding_size") or config["hidden_size"])
 
 
-def norm_from(config: Config, width: int | None = None) -> nn.LayerNorm:
+def norm_from(config: Config, width: int | None = None) -> LayerNorm:
     """Return one of the encoder's norms, over H or `width`."""
-    return nn.LayerNorm(width or config["hidden_size"], eps=config.get("layer_norm_eps", 1e-12))
+    return LayerNorm(width or config["hidden_size"], eps=config.get("layer_norm_eps", 1e-12))

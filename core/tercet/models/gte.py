@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tercet.errors import UnsupportedModelError
 from tercet.models.registry import Config, num_labels, register
@@ -14,7 +15,8 @@ from tercet.models.rotary_encoder import FULL, POST_NORM, RotaryEncoder, head_di
 from tercet.nn.activations import activation_name
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Classifier, MaskedLM
-from tercet.nn.layers import Embeddings, FeedForward, PostNormBlock, RMSNorm, SelfAttention
+from tercet.nn.layers import Embeddings, FeedForward, PostNormBlock, SelfAttention
+from tercet.nn.norms import LayerNorm, RMSNorm
 from tercet.nn.rotary import Angles
 
 
@@ -92,7 +94,8 @@ class Gte(RotaryEncoder):
         if self.logn_limit is None:
             return angles
         lengths = batch.lengths_tensor.float()
-        scale = (lengths.log() / lengths.new_tensor(self.logn_limit).log()).clamp(min=self.logn_least).sqrt()
+        limit = math.log(self.logn_limit)  # on the host: a recorded pass may copy nothing over
+        scale = (lengths.log() / limit).clamp(min=self.logn_least).sqrt()
         per_token = scale[batch.sequence_index][:, None, None].to(x.dtype)
         return {kind: (cos * per_token, sin * per_token) for kind, (cos, sin) in angles.items()}
 
@@ -113,8 +116,8 @@ def _default_theta(config: Config) -> float:
     return 10_000.0 if config.get("model_type") == "new" else 160_000.0
 
 
-def _norm(config: Config) -> nn.Module:
-    kind = RMSNorm if config.get("layer_norm_type") == "rms_norm" else nn.LayerNorm
+def _norm(config: Config) -> LayerNorm | RMSNorm:
+    kind = RMSNorm if config.get("layer_norm_type") == "rms_norm" else LayerNorm
     return kind(config["hidden_size"], config["layer_norm_eps"])
 
 

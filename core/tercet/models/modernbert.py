@@ -13,6 +13,7 @@ from tercet.models.rotary_encoder import FULL, SLIDING, RotaryEncoder, head_dim
 from tercet.nn.activations import activation_name
 from tercet.nn.heads import Classifier, MaskedLM
 from tercet.nn.layers import Embeddings, FeedForward, PreNormBlock, SelfAttention
+from tercet.nn.norms import LayerNorm
 from tercet.nn.rotary import Rotary
 
 
@@ -98,8 +99,8 @@ class ModernBert(RotaryEncoder):
         )
 
 
-def _norm(config: Config) -> nn.LayerNorm:
-    return nn.LayerNorm(config["hidden_size"], config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
+def _norm(config: Config) -> LayerNorm:
+    return LayerNorm(config["hidden_size"], config.get("norm_eps", 1e-5), bias=config.get("norm_bias", False))
 
 
 def _layer(config: Config, kind: str) -> PreNormBlock:

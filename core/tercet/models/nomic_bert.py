@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Self
 
-from torch import nn
-
 from tercet.errors import UnsupportedModelError
 from tercet.models.registry import Config, num_labels, register
 from tercet.models.rope import rotary_from
@@ -14,6 +12,7 @@ from tercet.models.rotary_encoder import FULL, POST_NORM, RotaryEncoder, head_di
 from tercet.nn.activations import activation_name
 from tercet.nn.heads import Classifier, MaskedLM
 from tercet.nn.layers import Embeddings, FeedForward, PostNormBlock, SelfAttention
+from tercet.nn.norms import LayerNorm
 from tercet.nn.rotary import Rotary
 
 _GATES = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}
@@ -99,8 +98,8 @@ class NomicBert(RotaryEncoder):
         return int(config.get("n_positions") or config.get("max_position_embeddings", 2048))
 
 
-def _norm(config: Config) -> nn.LayerNorm:
-    return nn.LayerNorm(config["hidden_size"], config["layer_norm_eps"])
+def _norm(config: Config) -> LayerNorm:
+    return LayerNorm(config["hidden_size"], config["layer_norm_eps"])
 
 
 def _layer(config: Config) -> PostNormBlock:

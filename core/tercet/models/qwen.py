@@ -9,9 +9,10 @@ from tercet.models.registry import Config, num_labels, register
 from tercet.models.rope import rotary_from
 from tercet.models.rotary_encoder import DECODER, FULL, SLIDING, RotaryEncoder, head_dim
 from tercet.nn.activations import activation_name
-from tercet.nn.attention import Window
 from tercet.nn.heads import Classifier
-from tercet.nn.layers import Embeddings, FeedForward, PreNormBlock, RMSNorm, SelfAttention
+from tercet.nn.layers import Embeddings, FeedForward, PreNormBlock, SelfAttention
+from tercet.nn.norms import RMSNorm
+from tercet.nn.varlen import Window
 
 
 class Qwen(RotaryEncoder):

@@ -8,11 +8,8 @@ sequences of 1,456 tokens this takes 3 ms a layer where padding takes 12.6 and a
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +17,10 @@ from torch import Tensor
 
 from tercet.nn.batch import PackedBatch, Run
 from tercet.nn.fused_attention import fused_attention, fuses
+from tercet.nn.varlen import VarlenKernel, Window, varlen_kernel
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
-Window = tuple[int, int]  # how many tokens to the left and right may be attended to; -1 for all
 
 _QUERY_BLOCK = 128  # queries a block when the window is narrow: the waste at its rim stays under one block
 _BIASED_SCORES = 1 << 22  # scores that are computed at once when a bias is added: 16 MB in float32
@@ -153,65 +150,9 @@ def _varlen(
     return kernel.attend(q, k, v, (batch.cu_seqlens, cu_keys), (batch.max_seqlen, max_keys), scale, window)
 
 
-@dataclass(frozen=True)
-class VarlenKernel:
-    """A kernel that reads packed sequences of any lengths.
-
-    `attend(q, k, v, (cu_q, cu_k), (max_q, max_k), scale, window)` returns (T, N, d).
-    """
-
-    name: str
-    attend: Callable[..., Tensor]
-
-
-@cache
-def varlen_kernel(device: torch.device, dtype: torch.dtype, head_dim: int) -> VarlenKernel | None:
-    """Return the varlen kernel for this device and type, or None where attention goes run by run."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or head_dim % 8 or head_dim > 256:
-        return None
-    return _flash_attn() or _torch_varlen()
-
-
 def kernel_name(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """Return what computes unbiased attention there: "flash-attn", "torch-varlen", "fused" or "runs"."""
+    """Return what computes unbiased attention there: the names of a GPU's kernels, "fused" or "runs"."""
     kernel = varlen_kernel(device, dtype, head_dim)
     if kernel:
         return kernel.name
     return "fused" if fuses(device, dtype, head_dim) else "runs"
-
-
-def _flash_attn() -> VarlenKernel | None:
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        return None
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
-        out: Tensor = flash_attn_varlen_func(q, k, v, *cu, *longest, softmax_scale=scale, window_size=window)
-        return out
-
-    return VarlenKernel("flash-attn", attend)
-
-
-def _torch_varlen() -> VarlenKernel | None:
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    # torch 2.10 knows `is_causal` alone; scale, windows and grouped queries came later.
-    known = inspect.signature(varlen_attn).parameters
-    if not {"scale", "window_size"} <= known.keys():
-        return None
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
-        groups = q.shape[1] // k.shape[1]
-        options: dict[str, Any] = {"scale": scale, "window_size": window}
-        if groups > 1 and "enable_gqa" in known:
-            options["enable_gqa"] = True
-        elif groups > 1:
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        out = varlen_attn(q, k, v, *cu, *longest, **options)
-        assert isinstance(out, Tensor)
-        return out
-
-    return VarlenKernel("torch-varlen", attend)

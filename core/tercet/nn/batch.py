@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tercet.nn.room import Arrays, Room
+from tercet.nn.transfer import upload
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
@@ -68,6 +71,7 @@ class PackedBatch:
         pool_mask: (T,) bool, False where dense pooling skips a token; None when it skips none.
         sequences: the sequences themselves, on the host.
         filler: how many of them, at the end, are there only to make up a number of tokens; nobody reads their states.
+        room: on a GPU, the size that the first four lie in, in one `block` of bytes; None for a large batch.
     """
 
     input_ids: Tensor
@@ -77,29 +81,33 @@ class PackedBatch:
     pool_mask: Tensor | None
     sequences: Sequence[TokenSequence]
     filler: int = 0
+    room: Room | None = None
+    block: Tensor | None = None
 
     @classmethod
     def of(cls, sequences: Sequence[TokenSequence], device: torch.device | str = "cpu") -> PackedBatch:
         """Return the sequences packed in the given order; each must hold at least one token."""
-        lengths = [len(s) for s in sequences]
-        assert lengths and min(lengths) > 0, "a batch needs sequences of at least one token"
-
-        def on_device(array: NDArray[np.generic]) -> Tensor:
-            return torch.from_numpy(array).to(device, non_blocking=True)
-
-        token_types = pool_mask = None
-        if any(s.token_types is not None for s in sequences):
-            token_types = on_device(np.concatenate([_types(s) for s in sequences]))
+        assert sequences and min(map(len, sequences)) > 0, "a batch needs sequences of at least one token"
+        device, arrays, pool_mask = torch.device(device), _arrays(sequences), None
         if any(s.pooled_from for s in sequences):
-            pool_mask = on_device(np.concatenate([np.arange(len(s)) >= s.pooled_from for s in sequences]))
-        return cls(
-            input_ids=on_device(np.concatenate([s.input_ids for s in sequences])),
-            positions=on_device(np.concatenate([np.arange(n) for n in lengths])),
-            token_types=token_types,
-            cu_seqlens=on_device(np.array([0, *accumulate(lengths)], np.int32)),
-            pool_mask=pool_mask,
-            sequences=sequences,
-        )
+            pool_mask = _sent(np.concatenate([np.arange(len(s)) >= s.pooled_from for s in sequences]), device)
+        if device.type == "cuda":
+            return cls._in_a_room(arrays, pool_mask, sequences, device)
+        types = None if arrays.token_types is None else _sent(arrays.token_types, device)
+        ids, positions = _sent(arrays.input_ids, device), _sent(arrays.positions, device)
+        return cls(ids, positions, types, _sent(arrays.cu_seqlens, device), pool_mask, sequences)
+
+    @classmethod
+    def _in_a_room(
+        cls, arrays: Arrays, pool_mask: Tensor | None, sequences: Sequence[TokenSequence], device: torch.device
+    ) -> PackedBatch:
+        tokens, count = len(arrays.input_ids), len(sequences)
+        room = Room.holding(tokens, count, max(map(len, sequences)))
+        laid = arrays if room is None else room.laid(arrays)
+        block, (cu_seqlens, *rest) = upload([array for array in laid if array is not None], device)
+        ids, positions, *types = (each[:tokens] for each in rest)
+        token_types = types[0] if arrays.token_types is not None else None
+        return cls(ids, positions, token_types, cu_seqlens[: count + 1], pool_mask, sequences, room=room, block=block)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -125,8 +133,7 @@ class PackedBatch:
         seen = np.concatenate([np.arange(n) < keys for n, keys in zip(self.lengths, self.attended, strict=True)])
         starts = np.array([0, *accumulate(self.attended)], np.int32)
         device = self.input_ids.device
-        index = torch.from_numpy(np.flatnonzero(seen)).to(device, non_blocking=True)
-        return index, torch.from_numpy(starts).to(device, non_blocking=True)
+        return _sent(np.flatnonzero(seen), device), _sent(starts, device)
 
     @cached_property
     def lengths_tensor(self) -> Tensor:
@@ -136,7 +143,7 @@ class PackedBatch:
     @cached_property
     def sequence_index(self) -> Tensor:
         """(T,) int64: the sequence that each packed token belongs to."""
-        rows = torch.arange(len(self.lengths), device=self.input_ids.device)
+        rows = torch.arange(len(self.cu_seqlens) - 1, device=self.input_ids.device)
         return torch.repeat_interleave(rows, self.lengths_tensor, output_size=len(self.input_ids))
 
     @cached_property
@@ -160,9 +167,11 @@ class PackedBatch:
     @cached_property
     def first_pooled(self) -> Tensor:
         """(B,) int64: each sequence's first packed token that dense pooling counts, its very first if none does."""
+        first = self.cu_seqlens[:-1].long()
+        if self.pool_mask is None:
+            return first
         starts = [s.pooled_from if s.pooled_from < len(s) else 0 for s in self.sequences]
-        offset = torch.from_numpy(np.array(starts)).to(self.cu_seqlens.device, non_blocking=True)
-        return self.cu_seqlens[:-1].long() + offset
+        return first + _sent(np.array(starts), first.device)
 
     def filled(self, tokens: int) -> PackedBatch:
         """Return the batch with filler sequences at its end, `tokens` in all; the states of filler mean nothing."""
@@ -178,8 +187,24 @@ class PackedBatch:
         return replace(self, positions=positions)
 
 
+def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
+    ends = list(accumulate(map(len, sequences), initial=0))
+    cu_seqlens = np.array(ends, np.int32)
+    typed = any(s.token_types is not None for s in sequences)
+    return Arrays(
+        cu_seqlens,
+        np.concatenate([s.input_ids for s in sequences]),
+        np.arange(ends[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens)),
+        np.concatenate([_types(s) for s in sequences]) if typed else None,
+    )
+
+
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:
     return np.zeros(len(sequence), np.int64) if sequence.token_types is None else sequence.token_types
+
+
+def _sent(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _runs(sequences: Sequence[TokenSequence]) -> Iterator[Run]:

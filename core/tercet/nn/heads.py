@@ -12,6 +12,7 @@ from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.batch import PackedBatch
 from tercet.nn.linear import Linear
 from tercet.nn.pooling import pool
+from tercet.nn.transfer import to_host
 
 
 class Head(nn.Module):
@@ -30,7 +31,7 @@ class Head(nn.Module):
 
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[Any]:
         """Return one host-side value per sequence of the batch; by default the rows of (B, …) as numpy."""
-        return cast(Sequence[Any], output.float().cpu().numpy())
+        return cast(Sequence[Any], to_host(output.float()))
 
 
 class Dense(nn.Module):

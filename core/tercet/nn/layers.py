@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tercet.nn import fused_rows
 from tercet.nn.activations import ACTIVATIONS
-from tercet.nn.attention import Bias, Window, attention
+from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch
 from tercet.nn.linear import Linear
+from tercet.nn.norms import LayerNorm, RMSNorm
 from tercet.nn.rotary import Angles, rotate
+from tercet.nn.varlen import Window
 
 # Measured in float32 on Zen 5, 1,024 rows: in four parts on one core all-MiniLM-L6-v2 gains 3 %, in two on two cores
 # bge-base 2; bge-m3's products of 4.2 million weights, which each part reads anew, lose 4.
 _ROWS_IN_CACHE = 384
 _PARTED_WEIGHTS = 3_000_000
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) · (weight + offset), in float32 inside; Zhang & Sennrich 2019, arXiv:1910.07467.
-
-    Gemma stores weights around zero and passes `offset=1`.
-    """
-
-    def __init__(self, width: int, eps: float, offset: float = 0.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width), requires_grad=False)
-        self.eps, self.offset = eps, offset
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised x, same shape and dtype."""
-        weight = self.weight.float() + self.offset
-        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
 
 
 class Embeddings(nn.Module):
@@ -68,13 +54,26 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return (T, H)."""
+        x = self._fused(batch) if fused_rows.fuses(self.words.weight) else self._sum(batch)
+        return x if self.norm is None else self.norm(x)
+
+    def _sum(self, batch: PackedBatch) -> Tensor:
         x: Tensor = self.words(batch.input_ids)
         if self.positions is not None:
             x = x + self.positions(batch.positions + self.first_position)
         if self.token_types is not None:
             types = batch.token_types
             x = x + (self.token_types.weight[0] if types is None else self.token_types(types))
-        return x if self.norm is None else self.norm(x)
+        return x
+
+    def _fused(self, batch: PackedBatch) -> Tensor:
+        places = kinds = None
+        if self.positions is not None:
+            places = batch.positions, self.positions.weight[self.first_position :]
+        if self.token_types is not None:
+            types = torch.zeros_like(batch.input_ids) if batch.token_types is None else batch.token_types
+            kinds = types, self.token_types.weight
+        return fused_rows.embed(batch.input_ids, self.words.weight, places, kinds)
 
 
 class SelfAttention(nn.Module):
@@ -188,6 +187,8 @@ class FeedForward(nn.Module):
         return out
 
     def _gate(self, x: Tensor) -> Tensor:
+        if fused_rows.fuses(x) and (gated := fused_rows.gate(x, self.activation, self.gate_first)) is not None:
+            return gated
         first, second = x.chunk(2, -1)
         gate, up = (first, second) if self.gate_first else (second, first)
         return ACTIVATIONS[self.activation](gate) * up
@@ -196,7 +197,7 @@ class FeedForward(nn.Module):
 class PostNormBlock(nn.Module):
     """x ← norm(x + attention(x)); x ← norm(x + ffn(x)): the block of BERT and its relatives."""
 
-    def __init__(self, attention: SelfAttention, ffn: FeedForward, norm: Callable[[], nn.Module]) -> None:
+    def __init__(self, attention: SelfAttention, ffn: FeedForward, norm: Callable[[], LayerNorm | RMSNorm]) -> None:
         super().__init__()
         self.attention, self.ffn = attention, ffn
         self.attention_norm, self.ffn_norm = norm(), norm()
@@ -205,9 +206,8 @@ class PostNormBlock(nn.Module):
         self, x: Tensor, batch: PackedBatch, *, angles: Angles | None = None, bias: Bias | None = None
     ) -> Tensor:
         """Return (T, H)."""
-        x = self.attention_norm(self.attention(x, batch, angles=angles, bias=bias, residual=x))
-        out: Tensor = self.ffn_norm(self.ffn(x, residual=x))
-        return out
+        x = self.attention_norm.of_sum(x, partial(self.attention, x, batch, angles=angles, bias=bias))
+        return self.ffn_norm.of_sum(x, partial(self.ffn, x))
 
 
 class PreNormBlock(nn.Module):

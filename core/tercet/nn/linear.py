@@ -39,6 +39,8 @@ class Linear(nn.Module):
         if self.packed is not None:
             return self._forward_packed(self.packed, x, activation, residual)
         assert self.weight is not None
+        if x.is_cuda and x.ndim == 2:
+            return _by_cublas(x, self.weight, self.bias, activation, residual)
         return finish(F.linear(x, self.weight, self.bias), activation, residual)
 
     def _forward_packed(
@@ -68,6 +70,22 @@ class Linear(nn.Module):
         if layout := rounded or packing(self.weight.dtype, self.weight):
             self.packed = layout(self.weight.detach())
             self.weight = None
+
+
+def _by_cublas(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None
+) -> Tensor:
+    """Return the product with what cuBLAS can do besides while it writes it.
+
+    Its GELU is the tanh form; in bfloat16 that is nearer to the exact one than what rounding the product first gives
+    (docs/adr/0013-on-a-gpu.md), so it stands for both there.
+    """
+    gelu = activation == "gelu_tanh" or (activation == "gelu" and x.dtype == torch.bfloat16)
+    if bias is not None and (gelu or activation == "relu"):
+        return finish(torch._addmm_activation(bias, x, weight.t(), use_gelu=gelu), None, residual)
+    if bias is None and activation is None and residual is not None:
+        return torch.addmm(residual, x, weight.t())
+    return finish(F.linear(x, weight, bias), activation, residual)
 
 
 def prepare(module: nn.Module, cores: int = 1, dtype: torch.dtype | None = None) -> None:

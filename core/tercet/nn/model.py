@@ -13,6 +13,7 @@ from tercet.nn import linear
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head
 from tercet.nn.packed import PackedWeight
+from tercet.nn.recordings import Recordings
 from tercet.nn.settling import settle
 
 LOGITS = "logits"  # what the head "score" computes before its activation, under a name like a head's
@@ -25,6 +26,7 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
+        self.recordings = Recordings(backbone)
         self._settled = False
 
     @torch.inference_mode()
@@ -35,6 +37,8 @@ class Model(nn.Module):
 
     def states(self, batch: PackedBatch) -> Tensor:
         """Return the backbone's (T, H) states, computed at a row count that suits its products."""
+        if (recorded := self.recordings.states(batch)) is not None:
+            return recorded
         tokens = len(batch.input_ids)
         filled = batch.filled(linear.even_rows(tokens, self._layout)) if self._layout else batch
         hidden: Tensor = self.backbone(filled)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.heads import Head
+from tercet.nn.transfer import to_host
 
 
 class MultiVectorHead(Head):
@@ -32,7 +33,7 @@ class MultiVectorHead(Head):
 
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[NDArray[np.float32]]:
         """Return (n, D) per sequence, n its tokens that are kept, in order."""
-        parts = np.split(output.cpu().numpy(), np.cumsum(batch.lengths)[:-1])
+        parts = np.split(to_host(output), np.cumsum(batch.lengths)[:-1])
         return [self._kept(s, part) for s, part in zip(batch.sequences, parts, strict=True)]
 
     def _kept(self, sequence: TokenSequence, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

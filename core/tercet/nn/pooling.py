@@ -14,11 +14,15 @@ from torch import Tensor
 from tercet.nn.batch import PackedBatch
 
 
+def reduced(x: Tensor, offsets: Tensor, how: Literal["sum", "max"]) -> Tensor:
+    """Return (B, …): on a GPU, the sum or maximum of the rows from each offset (B + 1,) to the next."""
+    return torch.segment_reduce(x, how, offsets=offsets.long(), axis=0, unsafe=True)  # safe waits for the device
+
+
 def _reduce(x: Tensor, batch: PackedBatch, how: Literal["sum", "max"]) -> Tensor:
     """Return (B, …): the sum or maximum over the tokens of each sequence."""
     if x.device.type != "cpu":
-        offsets = batch.cu_seqlens.long()
-        return torch.segment_reduce(x, how, offsets=offsets, axis=0, unsafe=True)  # safe waits for the device
+        return reduced(x, batch.cu_seqlens, how)
     # Measured: 9 to 20 times the rate of segment_reduce on a CPU.
     blocks = [x[run.start : run.stop].view(run.count, run.length, -1) for run in batch.runs]
     return torch.cat([block.sum(1) if how == "sum" else block.amax(1) for block in blocks])
@@ -27,13 +31,13 @@ def _reduce(x: Tensor, batch: PackedBatch, how: Literal["sum", "max"]) -> Tensor
 def _totals(hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
     """Return (B, H) sums over the tokens that count, and (B, 1) how many those are."""
     if batch.pool_mask is None:
-        return _reduce(hidden, batch, "sum"), batch.lengths_tensor[:, None].float()
+        return _reduce(hidden.float(), batch, "sum"), batch.lengths_tensor[:, None].float()
     return _weighted(hidden, batch, batch.pool_mask[:, None].float())
 
 
 def _weighted(hidden: Tensor, batch: PackedBatch, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return (B, H) weighted sums and (B, 1) sums of the weights (T, 1)."""
-    return _reduce(hidden * weights, batch, "sum"), _reduce(weights, batch, "sum")
+    return _reduce(hidden.float() * weights, batch, "sum"), _reduce(weights, batch, "sum")
 
 
 def mean(hidden: Tensor, batch: PackedBatch) -> Tensor:
@@ -85,6 +89,5 @@ POOLINGS: dict[str, Callable[[Tensor, PackedBatch], Tensor]] = {
 
 def pool(hidden: Tensor, batch: PackedBatch, poolings: tuple[str, ...]) -> Tensor:
     """Return (B, H · len(poolings)) float32: the named poolings side by side, computed in float32."""
-    hidden = hidden.float()
-    pooled = [POOLINGS[name](hidden, batch) for name in poolings]
+    pooled = [POOLINGS[name](hidden, batch).float() for name in poolings]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, -1)

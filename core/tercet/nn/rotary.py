@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from tercet.nn import fused_rows
 from tercet.nn.batch import PackedBatch
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, each (T, 1, d)
@@ -112,6 +113,8 @@ def yarn(dim: int, theta: float, factor: float, trained: int, fast: float, slow:
 def rotate(x: Tensor, angles: Angles) -> Tensor:
     """Return x (T, N, d) with its first dimensions rotated by the angles of each token."""
     cos, sin = angles
+    if fused_rows.fuses(x):
+        return fused_rows.rotate(x, cos, sin)
     dim = cos.shape[-1]
     turned, rest = x[..., :dim], x[..., dim:]
     left, right = turned.chunk(2, -1)

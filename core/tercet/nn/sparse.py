@@ -13,6 +13,8 @@ from torch import Tensor
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head, MaskedLM
 from tercet.nn.linear import Linear
+from tercet.nn.pooling import reduced
+from tercet.nn.transfer import to_host
 from tercet.types import SparseVector
 
 # Saturations of a logit, each monotone, so that a maximum may be taken before.
@@ -21,7 +23,8 @@ SATURATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log1p_log1p_relu": lambda x: x.relu().log1p().log1p(),
 }
 
-_CHUNK_TOKENS = 256  # rows of logits held at a time: 31 MB with BERT's vocabulary
+# Rows of logits held at a time: 31 MB with BERT's vocabulary; a GPU wants larger products, 250 MB in bfloat16.
+_CHUNK_TOKENS, _GPU_CHUNK_TOKENS = 256, 4_096
 
 
 class SpladeHead(Head):
@@ -43,15 +46,21 @@ class SpladeHead(Head):
         transformed = self.masked_lm.transform(hidden)
         start = float("-inf") if self.pooling == "max" else 0.0
         out = torch.full((len(batch.lengths), self.masked_lm.decoder.out_features), start, device=hidden.device)
-        for chunk in _chunks(batch.lengths):
+        for chunk in _chunks(batch.lengths, _GPU_CHUNK_TOKENS if hidden.is_cuda else _CHUNK_TOKENS):
             logits = self.masked_lm.decode(transformed[chunk.start : chunk.stop])
-            self._add(out, logits, chunk)
+            self._add(out, logits, chunk, batch)
         return SATURATIONS[self.activation](out) if self.pooling == "max" else out
 
-    def _add(self, out: Tensor, logits: Tensor, chunk: _Chunk) -> None:
+    def _add(self, out: Tensor, logits: Tensor, chunk: _Chunk, batch: PackedBatch) -> None:
         """Merge a chunk's (T', V) logits into the rows of its sequences."""
         if self.pooling == "sum":
             logits = SATURATIONS[self.activation](logits.float())
+        if logits.is_cuda:
+            first, last = chunk.sequences[0], chunk.sequences[-1]
+            offsets = (batch.cu_seqlens[first : last + 2] - chunk.start).clamp(0, len(logits))
+            rows, parts = out[first : last + 1], reduced(logits, offsets, "max" if self.pooling == "max" else "sum")
+            torch.maximum(rows, parts.float(), out=rows) if self.pooling == "max" else rows.add_(parts)
+            return
         for sequence, part in zip(chunk.sequences, torch.split(logits, chunk.lengths), strict=True):
             row = out[sequence]
             if self.pooling == "max":
@@ -62,8 +71,8 @@ class SpladeHead(Head):
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[SparseVector]:
         """Return one sparse vector per sequence; only what is not zero is copied from the device."""
         where = output.nonzero()
-        values = output[where[:, 0], where[:, 1]].cpu().numpy()
-        rows, indices = where.cpu().numpy().T
+        values = to_host(output[where[:, 0], where[:, 1]])
+        rows, indices = to_host(where).T
         ends = np.searchsorted(rows, np.arange(1, len(output)))
         parts = zip(np.split(indices.astype(np.uint32), ends), np.split(values, ends), strict=True)
         return [SparseVector(*part) for part in parts]
@@ -89,7 +98,7 @@ class LexicalHead(Head):
 
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[SparseVector]:
         """Return one sparse vector per sequence."""
-        parts = np.split(output.cpu().numpy(), np.cumsum(batch.lengths)[:-1])
+        parts = np.split(to_host(output), np.cumsum(batch.lengths)[:-1])
         return [self._row(s.input_ids, weights) for s, weights in zip(batch.sequences, parts, strict=True)]
 
     def _row(self, ids: NDArray[np.int64], weights: NDArray[np.float32]) -> SparseVector:
@@ -109,8 +118,8 @@ class _Chunk(NamedTuple):
     lengths: list[int]
 
 
-def _chunks(lengths: Sequence[int]) -> Iterator[_Chunk]:
-    """Yield the packed tokens in chunks of about `_CHUNK_TOKENS`.
+def _chunks(lengths: Sequence[int], size: int) -> Iterator[_Chunk]:
+    """Yield the packed tokens in chunks of about `size`, each of neighbouring sequences.
 
     A text is cut at the same places in every batch, so that a sum over its tokens has the same rounding.
     """
@@ -118,9 +127,9 @@ def _chunks(lengths: Sequence[int]) -> Iterator[_Chunk]:
     sequences: list[int] = []
     taken: list[int] = []
     for sequence, length in enumerate(lengths):
-        for first in range(0, length, _CHUNK_TOKENS):
-            part = min(_CHUNK_TOKENS, length - first)
-            if sum(taken) + part > _CHUNK_TOKENS:
+        for first in range(0, length, size):
+            part = min(size, length - first)
+            if sum(taken) + part > size:
                 yield _Chunk(start, start + sum(taken), sequences, taken)
                 start, sequences, taken = start + sum(taken), [], []
             sequences.append(sequence)

@@ -191,7 +191,7 @@ class Model(msgspec.Struct):
     revision: str | None
     architecture: str
     backbone: str
-    state: Literal["available", "loading", "loaded", "failed"]
+    state: Literal["available", "loading", "loaded", "parked", "failed"]
     outputs: list[str]
     scoring: list[str]
     dims: dict[str, int]

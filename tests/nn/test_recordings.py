@@ -1,0 +1,95 @@
+"""Recorded passes: the same states as without, for every batch in the room, and none where they would not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from support.gpu import needs_gpu
+from support.reference import MILD_STD, draw_sequences, load_family, save_reference
+from tercet.models.registry import families
+from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.model import Model
+from tercet.nn.recordings import HostShapeError, RoomBatch, empty
+from tercet.nn.room import Room
+from tercet.nn.transfer import upload
+
+WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+CALLS = 4  # the first ones run kernel by kernel
+
+
+def load(architecture: str, directory: Path, **settings: object) -> Model:
+    family = families()[architecture]
+    reference = save_reference(architecture, {**family.tiny, **WIDE, **settings}, directory, std=MILD_STD)
+    return Model(load_family(family, reference, device="cuda", dtype=torch.bfloat16)["backbone"], {})
+
+
+def states(model: Model, sequences: list[TokenSequence]) -> Tensor:
+    with torch.inference_mode():
+        return model.states(PackedBatch.of(sequences, "cuda")).float().cpu()
+
+
+def fresh(model: Model, sequences: list[TokenSequence]) -> Tensor:
+    with torch.inference_mode():
+        hidden: Tensor = model.backbone(PackedBatch.of(sequences, "cuda"))
+        return hidden.float().cpu()
+
+
+def test_a_room_batch_knows_no_sequence() -> None:
+    room = Room(16, 4, 16)
+    block, _ = upload(empty(room), torch.device("cpu"))
+    batch = RoomBatch.over(block, room)
+    assert batch.cu_seqlens.tolist() == [0, 16, 16, 16, 16]
+    assert len(batch.input_ids) == len(batch.positions) == 16 and len(batch.cu_seqlens) == 5
+    assert batch.max_seqlen == 16 and batch.attended is None
+    for shape in ("lengths", "runs", "real_runs", "extents", "first_pooled", "attended_index"):
+        with pytest.raises(HostShapeError):
+            getattr(batch, shape)
+
+
+BATCHES = [[5], [7], [3, 4], [16], [100, 2, 2], [90, 30], [60] * 30, [1] * 100, [400] * 5]
+
+
+@pytest.fixture
+def own_stream() -> Iterator[None]:
+    """A recording cannot be made on a device's default stream."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        yield
+
+
+@needs_gpu
+@pytest.mark.usefixtures("own_stream")
+@pytest.mark.parametrize("architecture", ["BertModel", "ModernBertModel", "Qwen3Model", "Gemma3TextModel", "NewModel"])
+def test_a_recorded_pass_gives_the_same_states(architecture: str, tmp_path: Path) -> None:
+    model = load(architecture, tmp_path)
+    batches = [draw_sequences({"vocab_size": 128, "pad_token_id": 0}, n, seed=i) for i, n in enumerate(BATCHES)]
+    for _ in range(CALLS):
+        for sequences in batches:
+            assert torch.cosine_similarity(states(model, sequences), fresh(model, sequences)).min() >= 0.9995
+    made = [room for rooms in model.recordings._made.values() for room in rooms]
+    assert len(made) == len({PackedBatch.of(s, "cuda").room for s in batches}) < len(batches)
+
+
+@needs_gpu
+@pytest.mark.usefixtures("own_stream")
+def test_a_bias_by_distance_is_computed_batch_by_batch(tmp_path: Path) -> None:
+    model = load("MPNetModel", tmp_path)
+    for i in range(CALLS):
+        sequences = draw_sequences({"vocab_size": 128, "pad_token_id": 1}, [5, 9], seed=i)
+        assert torch.equal(states(model, sequences), fresh(model, sequences))
+    assert not any(model.recordings._made.values())
+
+
+@needs_gpu
+@pytest.mark.usefixtures("own_stream")
+def test_keys_that_nobody_attends_to_are_left_out(tmp_path: Path) -> None:
+    model = load("BertModel", tmp_path)
+    sequences = [TokenSequence(np.arange(3, 9), attended=4), TokenSequence(np.arange(3, 6))]
+    for _ in range(CALLS):
+        assert torch.equal(states(model, sequences), fresh(model, sequences))
+    assert not any(model.recordings._made.values())
