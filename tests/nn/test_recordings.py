@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from support.gpu import needs_gpu
 from support.reference import MILD_STD, draw_sequences, load_family, save_reference
-from tercet.models.registry import families
+from tercet.models.registry import Backbone, families
+from tercet.nn import attention
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.model import Model
 from tercet.nn.recordings import HostShapeError, RoomBatch, empty
-from tercet.nn.room import Room
+from tercet.nn.room import Arrays, Room
 from tercet.nn.transfer import upload
+from tercet.nn.varlen import VarlenKernel
 
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
 CALLS = 4  # the first ones run kernel by kernel
@@ -50,6 +55,48 @@ def test_a_room_batch_knows_no_sequence() -> None:
     for shape in ("lengths", "runs", "real_runs", "extents", "first_pooled", "attended_index"):
         with pytest.raises(HostShapeError):
             getattr(batch, shape)
+
+
+# Families whose attention reads each sequence's length on the host, to lay biases or windows around it.
+BY_LENGTH = {"MPNet", "DebertaV2"}
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: tuple[int, int]) -> Tensor:
+    """Attend as a varlen kernel does, one sequence after the other."""
+    out = torch.zeros_like(q)
+    left, right = (10**6 if side < 0 else side for side in window)
+    for start, stop in pairwise(cu[0].tolist()):
+        assert stop - start <= longest[0]
+        distance = torch.arange(stop - start) - torch.arange(stop - start)[:, None]
+        seen = (distance >= -left) & (distance <= right)
+        mine, *others = (x[start:stop].transpose(0, 1) for x in (q, k, v))
+        k_, v_ = (x.repeat_interleave(q.shape[1] // k.shape[1], 0) for x in others)
+        out[start:stop] = scaled_dot_product_attention(mine, k_, v_, attn_mask=seen, scale=scale).transpose(0, 1)
+    return out
+
+
+@pytest.mark.parametrize("family", dict.fromkeys(families().values()), ids=lambda family: family.__name__)
+def test_a_room_gives_the_states_of_the_batch_in_it(
+    family: type[Backbone], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a recording computes them, on a CPU: all of the room, by a kernel that knows sequences by the device alone."""
+    monkeypatch.setattr(attention, "varlen_kernel", lambda *of: VarlenKernel("dense", dense))
+    reference = save_reference(family.architectures[0], family.tiny, tmp_path, std=MILD_STD)
+    backbone = load_family(family, reference)["backbone"]
+    sequences = draw_sequences(reference.config, [3, 9, 1, 6], seed=1)
+    plain = PackedBatch.of(sequences)
+    room = Room.holding(len(plain.input_ids), 4, 9)
+    assert room is not None
+    types = None if plain.token_types is None else plain.token_types.numpy()
+    laid = room.laid(Arrays(plain.cu_seqlens.numpy(), plain.input_ids.numpy(), plain.positions.numpy(), types))
+    block, _ = upload(list(laid), torch.device("cpu"))
+    with torch.inference_mode():
+        if family.__name__ in BY_LENGTH:
+            with pytest.raises(HostShapeError):
+                backbone(RoomBatch.over(block, room))
+            return
+        ours = backbone(RoomBatch.over(block, room))[: len(plain.input_ids)]
+        assert (ours - backbone(plain)).abs().max() <= 1e-4 and ours.std() > 0.05
 
 
 BATCHES = [[5], [7], [3, 4], [16], [100, 2, 2], [90, 30], [60] * 30, [1] * 100, [400] * 5]
