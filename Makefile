@@ -5,6 +5,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 LIGHT := .venv-light
+TRITON := .triton
 BIN := $(VENV)/bin
 LIGHT_TESTS := $(filter-out tests/test_readme.py,$(wildcard tests/test_*.py)) tests/wire tests/client
 HERE_TESTS := not network and not gpu
@@ -41,7 +42,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint test-light ## Everything in `check`, the slow tests, coverage, and test-light
+test: lint test-light $(TRITON)/.installed ## Everything in `check`, the slow tests, coverage, and test-light
 	scripts/system-packages.sh
 	$(PYTEST) --cov --cov-report=term:skip-covered -m "$(HERE_TESTS)"
 
@@ -69,14 +70,20 @@ format: $(VENV)/.dev ## Write the files as `check` wants them
 constraints: ## Pin anew: the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv --clear .venv-constraints
 	.venv-constraints/bin/python -m pip install --quiet --upgrade pip $(PIP_ARGS)
-	.venv-constraints/bin/python -m pip install --quiet --editable '.[all]' --group dev --group bench $(PIP_ARGS)
+	.venv-constraints/bin/python -m pip install --quiet --editable '.[all]' --group dev --group bench triton $(PIP_ARGS)
 	{ head -n 1 constraints.txt; \
 	  .venv-constraints/bin/python -m pip freeze --all --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > .constraints.new
 	mv .constraints.new constraints.txt
 	rm -rf .venv-constraints
 
 clean: ## Remove the environments and every cache
-	rm -rf $(VENV) $(LIGHT) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(LIGHT) $(TRITON) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+
+# Triton alone, beside the environment: tests interpret its kernels, and nobody without a GPU needs a gigabyte more.
+$(TRITON)/.installed: $(VENV)/.dev constraints.txt
+	mkdir -p $(TRITON)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(TRITON) 'triton; sys_platform == "linux"' -c constraints.txt $(PIP_ARGS)
+	touch $@
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(call install,$(VENV),'.[demo]')

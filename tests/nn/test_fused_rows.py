@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from importlib.util import find_spec
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from support.gpu import NEEDS_GPU, needs_gpu
+from support.interpreted import interpret, needs_triton
 from tercet.nn import fused_rows
 from tercet.nn.norms import LayerNorm, RMSNorm
 from tercet.nn.rotary import rotate
@@ -60,13 +57,9 @@ def check(device: str, dtype: torch.dtype, bound: float) -> None:
     assert fused_rows.gate(drawn(2, 4), "relu", True) is None
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_interpreted_kernels_agree() -> None:
-    """In a process of its own: Triton decides when it is imported whether it interprets."""
-    program = "import torch; from nn.test_fused_rows import check; check('cpu', torch.float32, 2e-6); print('agreed')"
-    environment = {"TRITON_INTERPRET": "1", "PYTHONPATH": ":".join(sys.path)}
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert ran.stdout.strip() == "agreed", ran.stderr
+    interpret("import torch; from nn.test_fused_rows import check; check('cpu', torch.float32, 2e-6)")
 
 
 @needs_gpu

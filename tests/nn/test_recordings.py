@@ -61,7 +61,9 @@ def test_a_room_batch_knows_no_sequence() -> None:
 BY_LENGTH = {"MPNet", "DebertaV2"}
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: tuple[int, int]) -> Tensor:
+def dense(
+    q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: tuple[int, int], _: Any
+) -> Tensor:
     """Attend as a varlen kernel does, one sequence after the other."""
     out = torch.zeros_like(q)
     left, right = (10**6 if side < 0 else side for side in window)
@@ -88,7 +90,8 @@ def test_a_room_gives_the_states_of_the_batch_in_it(
     room = Room.holding(len(plain.input_ids), 4, 9)
     assert room is not None
     types = None if plain.token_types is None else plain.token_types.numpy()
-    laid = room.laid(Arrays(plain.cu_seqlens.numpy(), plain.input_ids.numpy(), plain.positions.numpy(), types))
+    arrays = Arrays(plain.cu_seqlens.numpy(), plain.input_ids.numpy(), plain.positions.numpy(), types)
+    laid = room.laid(arrays.in_blocks())
     block, _ = upload(list(laid), torch.device("cpu"))
     with torch.inference_mode():
         if family.__name__ in BY_LENGTH:

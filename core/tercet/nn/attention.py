@@ -147,7 +147,8 @@ def _varlen(
     if batch.attended is not None:
         index, cu_keys, max_keys = *batch.attended_index, max(batch.attended)
         k, v = k[index], v[index]
-    return kernel.attend(q, k, v, (batch.cu_seqlens, cu_keys), (batch.max_seqlen, max_keys), scale, window)
+    longest = batch.max_seqlen, max_keys
+    return kernel.attend(q, k, v, (batch.cu_seqlens, cu_keys), longest, scale, window, batch.query_blocks)
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:

@@ -71,7 +71,8 @@ class PackedBatch:
         pool_mask: (T,) bool, False where dense pooling skips a token; None when it skips none.
         sequences: the sequences themselves, on the host.
         filler: how many of them, at the end, are there only to make up a number of tokens; nobody reads their states.
-        room: on a GPU, the size that the first four lie in, in one `block` of bytes; None for a large batch.
+        query_blocks: (n, 2) int32, on a GPU: which queries attention computes together; see `room.Arrays`.
+        room: on a GPU, the size that all of the batch lies in, in one `block` of bytes; None for a large batch.
     """
 
     input_ids: Tensor
@@ -81,6 +82,7 @@ class PackedBatch:
     pool_mask: Tensor | None
     sequences: Sequence[TokenSequence]
     filler: int = 0
+    query_blocks: Tensor | None = None
     room: Room | None = None
     block: Tensor | None = None
 
@@ -101,13 +103,22 @@ class PackedBatch:
     def _in_a_room(
         cls, arrays: Arrays, pool_mask: Tensor | None, sequences: Sequence[TokenSequence], device: torch.device
     ) -> PackedBatch:
-        tokens, count = len(arrays.input_ids), len(sequences)
+        tokens, count, arrays = len(arrays.input_ids), len(sequences), arrays.in_blocks()
         room = Room.holding(tokens, count, max(map(len, sequences)))
         laid = arrays if room is None else room.laid(arrays)
-        block, (cu_seqlens, *rest) = upload([array for array in laid if array is not None], device)
-        ids, positions, *types = (each[:tokens] for each in rest)
-        token_types = types[0] if arrays.token_types is not None else None
-        return cls(ids, positions, token_types, cu_seqlens[: count + 1], pool_mask, sequences, room=room, block=block)
+        block, there = upload([array for array in laid if array is not None], device)
+        cu_seqlens, ids, positions, *types, query_blocks = there
+        return cls(
+            ids[:tokens],
+            positions[:tokens],
+            types[0][:tokens] if arrays.token_types is not None else None,
+            cu_seqlens[: count + 1],
+            pool_mask,
+            sequences,
+            query_blocks=query_blocks,
+            room=room,
+            block=block,
+        )
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from tercet.nn.batch import PackedBatch
-from tercet.nn.room import Arrays, Room
+from tercet.nn.room import MOST_TOKENS, Arrays, Room
 from tercet.nn.transfer import upload, views
 
 log = logging.getLogger(__name__)
 
 _USES = 2  # of a room before it is recorded: a recording costs as much as three passes
-_MOST_TOKENS = 131_072  # of a model's recordings on one thread, whose states take memory; the longest unused goes
+_MOST = 64  # recordings of a model on one thread; the longest unused goes
 _NEVER = -(1 << 60)
 _RECORDING = threading.Lock()
 
@@ -52,8 +52,8 @@ class RoomBatch(PackedBatch):
     @classmethod
     def over(cls, block: Tensor, room: Room) -> RoomBatch:
         """Return the batch whose arrays lie in the block."""
-        cu_seqlens, ids, positions, types = views(block, empty(room))
-        return cls(ids, positions, types, cu_seqlens, None, (), room=room, block=block)
+        cu_seqlens, ids, positions, types, blocks = views(block, empty(room))
+        return cls(ids, positions, types, cu_seqlens, None, (), query_blocks=blocks, room=room, block=block)
 
 
 def empty(room: Room) -> list[Any]:
@@ -106,7 +106,7 @@ class Recordings:
         self._uses.clear()
 
     def _record(self, made: OrderedDict[Room, Recording], room: Room, device: torch.device) -> bool:
-        while made and sum(each.tokens for each in made) + room.tokens > _MOST_TOKENS:
+        while len(made) >= _MOST:
             made.popitem(last=False)
         try:
             with _RECORDING:
@@ -122,27 +122,39 @@ class Recordings:
 def _recorded(backbone: nn.Module, room: Room, device: torch.device) -> Recording:
     block, _ = upload(empty(room), device)
     batch = RoomBatch.over(block, room)
-    backbone(batch)  # so that whatever is made on first use is there
+    states = _target(backbone(batch))  # called once so that whatever is made on first use is there
     torch.cuda.current_stream(device).synchronize()
-    graph, other = torch.cuda.CUDAGraph(), next(iter(_alive()), None)
-    # A thread plays one at a time, so that all its recordings may compute in the same memory.
+    graph, other = torch.cuda.CUDAGraph(), next(iter(_OWN.recordings), None)
     pool = None if other is None else other.graph.pool()
     graph.capture_begin(pool, capture_error_mode="thread_local")  # other threads go on using the device meanwhile
     try:
-        states = backbone(batch)
+        states.copy_(backbone(batch))
     finally:
         graph.capture_end()
     recording = Recording(graph, batch, states)
-    _alive().add(recording)
+    _OWN.recordings.add(recording)
     return recording
 
 
-_threads = threading.local()
+class _Own(threading.local):
+    """What a thread's recordings share, of whatever models: memory to compute in, since it plays one at a time.
+
+    Attributes:
+        recordings: those that are alive; the pool of one is the pool of all.
+        targets: by width and type, where passes leave their states.
+    """
+
+    def __init__(self) -> None:
+        self.recordings: WeakSet[Recording] = WeakSet()
+        self.targets: dict[Any, Tensor] = {}
 
 
-def _alive() -> WeakSet[Recording]:
-    """Return the recordings of the calling thread, whatever model they are of."""
-    if not hasattr(_threads, "recordings"):
-        _threads.recordings = WeakSet()
-    recordings: WeakSet[Recording] = _threads.recordings
-    return recordings
+_OWN = _Own()
+
+
+def _target(states: Tensor) -> Tensor:
+    """Return where a pass with such states leaves them."""
+    key = states.shape[1], states.dtype, states.device
+    if key not in _OWN.targets:
+        _OWN.targets[key] = states.new_empty(MOST_TOKENS, states.shape[1])
+    return _OWN.targets[key][: len(states)]

@@ -7,10 +7,12 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST_TOKENS = 16_384  # what an engine puts into one pass; a longer one takes the device longer than the host to queue
-_LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_LONGEST = 16, 2, 64
+QUERY_BLOCK = 64  # queries that a GPU's attention computes at a time
+SHORT = 512  # tokens; attention treats sequences up to here alike, whatever the longest of a batch is
+
+MOST_TOKENS = 16_384  # what an engine puts into one pass; a longer one takes the device longer than the host to queue
 # Few tokens leave a GPU waiting for weights, and filler costs nothing: up to here a power of two, above it quarters.
-_FINE_FROM, _STEPS = 2_048, 4
+_LEAST_TOKENS, _FINE_FROM, _STEPS = 16, 2_048, 4
 
 
 class Room(NamedTuple):
@@ -27,18 +29,22 @@ class Room(NamedTuple):
     @classmethod
     def holding(cls, tokens: int, sequences: int, longest: int) -> Self | None:
         """Return the room for a batch of this size, or None for one that is too large to have any."""
-        if tokens > _MOST_TOKENS:
+        if tokens > MOST_TOKENS:
             return None
-        size, most = _rounded(tokens), _power(max(_LEAST_LONGEST, longest))
+        size, most = _rounded(tokens), max(SHORT, _power(longest))
         filler = -(-(size - tokens) // most)
-        return cls(size, _power(max(_LEAST_SEQUENCES, sequences + filler)), min(size, most))
+        return cls(size, _power(sequences + filler, 4), most)
 
     def laid(self, arrays: Arrays) -> Arrays:
         """Return a batch's arrays as long as the room; what is missing of them is zero, as is all of those left out."""
         missing = np.arange(1, self.sequences + 2 - len(arrays.cu_seqlens)) * self.longest
         filler = np.minimum(arrays.cu_seqlens[-1] + missing, self.tokens)
         cu_seqlens = np.concatenate((arrays.cu_seqlens, filler), dtype=np.int32)
-        return Arrays(cu_seqlens, *(self._padded(array) for array in arrays[1:]))
+        blocks = np.full((self.tokens // QUERY_BLOCK + self.sequences, 2), -1, np.int32)
+        if arrays.query_blocks is not None:
+            blocks[: len(arrays.query_blocks)] = arrays.query_blocks
+        ids, positions, types = map(self._padded, (arrays.input_ids, arrays.positions, arrays.token_types))
+        return Arrays(cu_seqlens, ids, positions, types, blocks)
 
     def _padded(self, array: NDArray[np.int64] | None) -> NDArray[np.int64]:
         padded = np.zeros(self.tokens, np.int64)
@@ -48,12 +54,25 @@ class Room(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What a backbone reads of a batch, on the host: (B + 1,) int32, then (T,) int64 each; see `PackedBatch`."""
+    """What a backbone reads of a batch, on the host: (B + 1,) int32, then (T,) int64 each; see `PackedBatch`.
+
+    Attributes:
+        query_blocks: (n, 2) int32, for every `QUERY_BLOCK` tokens of a sequence or what is left of it, which sequence
+            it is and the first token's place in it; −1 for no block.
+    """
 
     cu_seqlens: NDArray[np.int32]
     input_ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     token_types: NDArray[np.int64] | None = None
+    query_blocks: NDArray[np.int32] | None = None
+
+    def in_blocks(self) -> Arrays:
+        """Return the arrays with `query_blocks`."""
+        counts = -(-np.diff(self.cu_seqlens) // QUERY_BLOCK)
+        sequence = np.repeat(np.arange(len(counts)), counts)
+        place = np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self._replace(query_blocks=np.stack((sequence, place * QUERY_BLOCK), 1).astype(np.int32))
 
 
 def _rounded(tokens: int) -> int:
@@ -63,6 +82,9 @@ def _rounded(tokens: int) -> int:
     return -(-tokens // step) * step
 
 
-def _power(number: int) -> int:
-    """Return the power of two that is not less."""
-    return 1 << (number - 1).bit_length()
+def _power(number: int, base: int = 2) -> int:
+    """Return the power of the base that is not less."""
+    power = base
+    while power < number:
+        power *= base
+    return power

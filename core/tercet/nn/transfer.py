@@ -29,10 +29,10 @@ def size_bytes(arrays: Sequence[NDArray[Any]]) -> int:
 
 
 def views(block: Tensor, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
-    """Return the places of a block of bytes where such arrays lie, each (n,) in its own type."""
+    """Return the places of a block of bytes where such arrays lie, each in its own type and shape."""
     starts = accumulate(map(_extent, arrays), initial=0)
     return [
-        block[start : start + array.nbytes].view(torch.from_numpy(array).dtype)
+        block[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
         for start, array in zip(starts, arrays, strict=False)
     ]
 

@@ -93,18 +93,18 @@ def gate(x, out, width, gate_at, up_at, ACT: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def attention(
-    q, k, v, out, query_starts, key_starts, scale,
+    q, k, v, out, blocks, query_starts, key_starts, scale,
     q_token, q_head, k_token, k_head, v_token, v_head, heads, group, left, right,
     WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one head of one sequence, over its keys with a running maximum; arXiv:2205.14135."""
+    sequence = tl.load(blocks + 2 * tl.program_id(0))
+    if sequence < 0:
+        return
+    first = tl.load(blocks + 2 * tl.program_id(0) + 1)
     head = tl.program_id(1)
-    sequence = tl.program_id(2)
     start = tl.load(query_starts + sequence).to(tl.int64)
     length = (tl.load(query_starts + sequence + 1) - start).to(tl.int32)
-    first = tl.program_id(0) * QUERIES
-    if first >= length:
-        return
     key_start = tl.load(key_starts + sequence).to(tl.int64)
     keys = (tl.load(key_starts + sequence + 1) - key_start).to(tl.int32)
     rows = first + tl.arange(0, QUERIES)

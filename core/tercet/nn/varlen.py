@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tercet.nn.fused_rows import has_triton, kernels
+from tercet.nn.room import QUERY_BLOCK, SHORT
 
 Window = tuple[int, int]  # how many tokens to the left and right may be attended to; -1 for all
 
-_SHORT = 512  # tokens; up to here ours is the faster one, and nothing longer was measured
 _SHORT_HEADS = (16, 32, 64)  # values of a head that it takes
-_QUERIES, _KEYS = 64, 32  # that a block computes at a time: the fastest of seven tried
+_KEYS = 32  # that a block of queries looks at a time: with 64 queries the fastest of seven sizes tried
 _ALL = 1 << 30
 
 
@@ -25,7 +25,7 @@ _ALL = 1 << 30
 class VarlenKernel:
     """A kernel that reads packed sequences of any lengths.
 
-    `attend(q, k, v, (cu_q, cu_k), (max_q, max_k), scale, window)` returns (T, N, d).
+    `attend(q, k, v, (cu_q, cu_k), (max_q, max_k), scale, window, query_blocks)` returns (T, N, d).
     """
 
     name: str
@@ -50,25 +50,27 @@ def _short_or(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
     H100 a batch of 16,384 tokens of mixed lengths takes 108 µs so and 65 by ours, of 100 tokens each 65 and 49.
     """
 
-    def choose(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
-        if max(longest) > _SHORT:
-            return attend(q, k, v, cu, longest, scale, window)
-        return short_attention(q, k, v, cu, longest[0], scale, window)
+    def choose(
+        q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window, blocks: Tensor
+    ) -> Tensor:
+        if max(longest) > SHORT:
+            return attend(q, k, v, cu, longest, scale, window, blocks)
+        return short_attention(q, k, v, cu, blocks, scale, window)
 
     return choose
 
 
 def short_attention(
-    q: Tensor, k: Tensor, v: Tensor, cu: tuple[Tensor, Tensor], longest: int, scale: float, window: Window
+    q: Tensor, k: Tensor, v: Tensor, cu: tuple[Tensor, Tensor], blocks: Tensor, scale: float, window: Window
 ) -> Tensor:
-    """Return attention as `VarlenKernel.attend` does, whose `longest` is that of the queries; views are fine."""
+    """Return attention as `VarlenKernel.attend` does, for sequences of any length; q, k and v may be views."""
     tokens, heads, width = q.shape
     out = torch.empty(tokens, heads, width, dtype=q.dtype, device=q.device)
     left, right = (_ALL if side < 0 else side for side in window)
-    kernels().attention[(-(-longest // _QUERIES), heads, len(cu[0]) - 1)](
-        q, k, v, out, *cu, scale / math.log(2), *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
+    kernels().attention[(len(blocks), heads)](
+        q, k, v, out, blocks, *cu, scale / math.log(2), *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
         heads, heads // k.shape[1], left, right,
-        WIDTH=width, QUERIES=_QUERIES, KEYS=_KEYS, WINDOWED=window != (-1, -1), num_warps=4, num_stages=3,
+        WIDTH=width, QUERIES=QUERY_BLOCK, KEYS=_KEYS, WINDOWED=window != (-1, -1), num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
 
@@ -79,7 +81,9 @@ def _flash_attn() -> VarlenKernel | None:
     except ImportError:
         return None
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window, _: Tensor
+    ) -> Tensor:
         out: Tensor = flash_attn_varlen_func(q, k, v, *cu, *longest, softmax_scale=scale, window_size=window)
         return out
 
@@ -93,7 +97,9 @@ def _torch_varlen() -> VarlenKernel | None:
     if flash is None:
         return None
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window) -> Tensor:
+    def attend(
+        q: Tensor, k: Tensor, v: Tensor, cu: Any, longest: Any, scale: float, window: Window, _: Tensor
+    ) -> Tensor:
         left, right = window
         out: Tensor = flash(
             q, k, v, *cu, *longest, 0.0, False, False, scale=scale, window_size_left=left, window_size_right=right
