@@ -61,7 +61,7 @@ def device_facts(device: str, packages: Sequence[str]) -> Facts:
     if torch.device(device).type == "cpu":
         return replace(made, processor=f"a trial without a GPU on {made.processor}")
     if not torch.cuda.is_available():
-        raise SystemExit("this script needs an NVIDIA device, and torch sees none; --device cpu tries it out")
+        raise SystemExit("this script needs an NVIDIA device, and torch sees none")
     name = f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}"
     return replace(made, processor=f"{name}, beside {made.processor}")
 

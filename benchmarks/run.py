@@ -56,6 +56,7 @@ GPU_RUNS = {
     "gpu-bulk-ms-marco-minilm": Run("gpu_bulk.py", ("--model", "ms-marco-minilm"), ("--texts", "2")),
     **{f"gpu-gemm-{name}": Run("gpu_gemm.py", ("--model", name), ("--texts", "64")) for name in ("base", "large")},
     **{f"gpu-swap-{name}": Run("gpu_swap.py", ("--model", name), ()) for name in ("bge-base", "bge-m3")},
+    "gpu-parts": Run("gpu_parts.py", (), ()),
 }
 
 

@@ -64,7 +64,8 @@ class Engine:
         precision: "auto", "float32", "bfloat16", "float16", or "int8" on a CPU; auto is float32 on CPU and bfloat16 on
             CUDA.
         memory_budget: bytes, or "8GiB", that all resident weights may take; default half of the memory on a CPU and
-            85 % of what is free on a GPU. Activations come on top.
+            85 % of what is free on a GPU. Activations come on top. What made room on a GPU waits in host memory, at
+            most in half of it.
         allow_download: whether models that are not here may be fetched from the hub, or what says so of each id.
         cache_dir: the hub cache; default the usual one.
         max_queue_tokens: new calls are refused with OverloadedError while more would wait; default 4 million.

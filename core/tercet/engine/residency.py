@@ -96,7 +96,7 @@ class Residency:
             resident.forgive()
             if resident.evictable:
                 self._evict(resident)
-            if resident.state == "parked":
+            if resident.state in ("parked", "available"):
                 self._lot.drop(resident)
             return resident.state == "available"
 
