@@ -2,7 +2,8 @@
 
 Attention by our kernel beside torch's operator for packed sequences, on 16,384 tokens; the norm of a sum beside a sum
 and a norm; a backbone's recorded pass beside the same pass queued kernel by kernel; a copy from page-locked memory
-beside one from ordinary memory. All in bfloat16, in one process, in turns.
+beside one from ordinary memory; and of a bulk load in the engine, how long the device computes. All in bfloat16, in one
+process, in turns.
 
     python benchmarks/gpu_parts.py [--rounds 5]
 """
@@ -10,7 +11,8 @@ beside one from ordinary memory. All in bfloat16, in one process, in turns.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
 
 import gpu
 import numpy as np
@@ -20,7 +22,9 @@ from drawn import checkpoint
 from harness import options
 from outcome import Row, finish
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
+from tercet import Engine
 from tercet.checkpoints.checkpoint import EncodeSettings
 from tercet.checkpoints.open import open_checkpoint
 from tercet.nn import varlen
@@ -39,7 +43,7 @@ def main() -> int:
     asked = parser.parse_args()
     made = gpu.device_facts(DEVICE, ("tercet", "torch"))
     with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream()):
-        rows = [row for part in (attention, norms, passes, copies) for row in part(asked.rounds)]
+        rows = [row for part in (attention, norms, passes, copies, busy) for row in part(asked.rounds)]
     return finish(rows, made, asked.json)
 
 
@@ -126,6 +130,35 @@ def copies(rounds: int) -> Iterator[Row]:
     yield beside(
         claim, "ordinary memory", rounds, lambda: there.copy_(pinned, non_blocking=True), lambda: there.copy_(plain)
     )
+
+
+def busy(rounds: int) -> Iterator[Row]:
+    """Yield how much of a bulk load's time the device has something to compute."""
+    path, texts = str(checkpoint("bge-base")), mixed_texts(12_000)
+    computed: list[float] = []
+    lasted: list[float] = []
+    with Engine(device=DEVICE, precision="bfloat16") as engine:
+        for _ in range(3):  # so that what is made on first use is there
+            engine.encode(path, texts)
+        for _ in range(rounds):
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+                start = time.perf_counter()
+                engine.encode(path, texts)
+                lasted.append(time.perf_counter() - start)
+            spans = [(e.time_range.start, e.time_range.end) for e in seen.events() if e.device_type.name == "CUDA"]
+            computed.append(covered(spans) / 1e6)
+    share = median(a / b for a, b in zip(computed, lasted, strict=True))
+    claim = "bge-base in bulk, time in which the device computes"
+    yield Row(claim, "the time that it takes", median(computed) * 1e3, median(lasted) * 1e3, "ms", share)
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return how long at least one of the spans lasts."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
 
 
 if __name__ == "__main__":

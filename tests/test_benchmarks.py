@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("agreement", "cache", "facts", "gemm", "gpu", "gpu_bulk", "gpu_gemm", "gpu_swap", "harness", "ingest")
-NAMES += ("markers", "minilm_graph", "models", "outcome", "report", "run")
+NAMES = ("agreement", "cache", "facts", "gemm", "gpu", "gpu_bulk", "gpu_gemm", "gpu_parts", "gpu_swap")
+NAMES += ("harness", "ingest", "markers", "minilm_graph", "models", "outcome", "report", "run")
 
 
 @pytest.fixture
@@ -181,6 +181,16 @@ def test_a_batch_size_that_does_not_fit_is_not_taken(scripts: SimpleNamespace, m
 
     batches.model = SimpleNamespace(encode=encode)
     assert [batches._seconds(size) < float("inf") for size in scripts.gpu_bulk.SIZES] == [True, True, False, False]
+
+
+def test_time_that_spans_cover_counts_once(scripts: SimpleNamespace) -> None:
+    assert scripts.gpu_parts.covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (5.5, 5.7)]) == 4.0
+    assert scripts.gpu_parts.covered([]) == 0.0
+
+
+def test_a_batch_of_some_lengths_fills_a_pass(scripts: SimpleNamespace) -> None:
+    lengths = scripts.gpu_parts.within(list(range(8, 513)))
+    assert 15_000 < sum(lengths) <= 16_384 and lengths[0] == 8 and lengths[-1] == 512
 
 
 def test_without_a_device_a_gpu_script_says_so(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

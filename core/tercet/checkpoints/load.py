@@ -62,6 +62,8 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
     for part in (model.backbone, *model.heads.modules()):
         if part is model.backbone or isinstance(part, MaskedLM):
             linear.prepare(part, cores, dtype if part is model.backbone else None)
+    if device.type == "cuda":  # weights are used on other streams than on which they came
+        torch.cuda.current_stream(device).synchronize()
     return model.eval()
 
 
