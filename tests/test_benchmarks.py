@@ -1,29 +1,21 @@
 """What the benchmark scripts compute besides time: ratios, tables, batches, operations, and what is kept."""
 
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("agreement", "cache", "facts", "gemm", "gpu", "gpu_bulk", "gpu_gemm", "gpu_parts", "gpu_swap")
-NAMES += ("harness", "ingest", "markers", "minilm_graph", "models", "outcome", "report", "run")
+from support.scripts import FOLDER, modules
+
+NAMES = ("agreement", "cache", "facts", "gemm", "gpu_bulk", "gpu_gemm", "gpu_swap", "harness", "ingest", "markers")
+NAMES += ("minilm_graph", "models", "outcome", "report", "run")
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """Return the scripts' modules; they import each other by plain names, which no other test shall see."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield SimpleNamespace(**{name: import_module(name) for name in NAMES})
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == FOLDER:
-            del sys.modules[name]
+    yield from modules(NAMES, monkeypatch)
 
 
 def test_a_ratio_is_the_median_over_rounds_and_above_one_for_the_better(scripts: SimpleNamespace) -> None:
@@ -153,53 +145,6 @@ def test_a_gpu_report_has_no_plot(scripts: SimpleNamespace) -> None:
     row = scripts.outcome.Row("swapped in", "the copy", 9.0, 8.0, "ms", 0.89, scripts.gpu_swap.BAR)
     text = scripts.report.block([scripts.outcome.Outcome("gpu-swap", [row])], None)
     assert "| 0.89× | 0.769× | reached |" in text and ".svg" not in text
-
-
-def test_products_are_tried_with_as_many_rows_in_all(scripts: SimpleNamespace) -> None:
-    products = scripts.gpu_gemm.Products(SimpleNamespace(model="base", device="cpu", rows=2))
-    products.layers = replace(products.layers, hidden=8, count=2, passes=3)
-    products.load()
-    products.run([])
-    assert products.answers([]).shape == (1, 4) and (products.answers([]) > 0).all()
-    seen: list[int] = []
-    products._pass = lambda inputs: seen.append(len(inputs[8]))
-    products.run([])
-    assert {rows: rows * seen.count(rows) for rows in seen} == dict.fromkeys([2, 4, 8, 16], 3 * 16)
-
-
-def test_a_batch_size_that_does_not_fit_is_not_taken(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(scripts.models, "checkpoint", lambda name: name)
-    asked = SimpleNamespace(model="minilm", device="cpu", texts=2)
-    batches = scripts.gpu_bulk.BestBatches(asked)
-
-    def encode(texts: list[str], batch_size: int) -> list[str]:
-        if batch_size > 64:
-            raise torch.OutOfMemoryError
-        return texts
-
-    batches.model = SimpleNamespace(encode=encode)
-    assert [batches._seconds(size) < float("inf") for size in scripts.gpu_bulk.SIZES] == [True, True, False, False]
-
-
-def test_time_that_spans_cover_counts_once(scripts: SimpleNamespace) -> None:
-    assert scripts.gpu_parts.covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (5.5, 5.7)]) == 4.0
-    assert scripts.gpu_parts.covered([]) == 0.0
-
-
-def test_a_batch_of_some_lengths_fills_a_pass(scripts: SimpleNamespace) -> None:
-    lengths = scripts.gpu_parts.within(list(range(8, 513)))
-    assert 15_000 < sum(lengths) <= 16_384 and lengths[0] == 8 and lengths[-1] == 512
-
-
-def test_without_a_device_a_gpu_script_says_so(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="needs an NVIDIA device"):
-        scripts.gpu.device_facts("cuda", ["tercet", "torch"])
-    assert "without a GPU" in scripts.gpu.device_facts("cpu", ["tercet", "torch"]).processor
 
 
 def test_a_command_says_how_to_run_again_but_not_where_its_outcome_went(scripts: SimpleNamespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -32,7 +33,7 @@ def views(block: Tensor, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
     """Return the places of a block of bytes where such arrays lie, each in its own type and shape."""
     starts = accumulate(map(_extent, arrays), initial=0)
     return [
-        block[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        block[start : start + array.nbytes].view(_as_torch(array.dtype)).view(array.shape)
         for start, array in zip(starts, arrays, strict=False)
     ]
 
@@ -48,6 +49,11 @@ def to_host(x: Tensor) -> NDArray[Any]:
     host.copy_(x, non_blocking=True)
     torch.cuda.current_stream(x.device).synchronize()
     return host.numpy()
+
+
+@cache
+def _as_torch(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _extent(array: NDArray[Any]) -> int:
