@@ -87,7 +87,7 @@ def test_tests_mirror_the_tree() -> None:
     packages = {
         path.parent.relative_to(ROOT / "core" / "tercet").as_posix() for path in SHIPPED if "core" in path.parts
     }
-    packages |= {"server", "server/demo", "server/dialects", "heads", "network"}
+    packages |= {"server", "server/demo", "server/dialects", "heads", "network", "benchmarks"}
     packages |= {f"integrations/{store}" for store in STORES}
     tested = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert tested <= packages
