@@ -69,18 +69,16 @@ def attention(rounds: int) -> Iterator[Row]:
     mixed = sorted(len(text.split()) + 2 for text in mixed_texts(200))
     for kind, lengths in (("of 100 tokens", [100] * 163), ("of mixed lengths", mixed), ("of 500 tokens", [500] * 32)):
         batch = PackedBatch.of([TokenSequence(np.zeros(n, np.int64)) for n in within(lengths)], DEVICE)
-        assert batch.query_blocks is not None
         for heads, width in ((12, 32), (12, 64), (16, 64)):
             q, k, v = torch.randn(len(batch.input_ids), 3 * heads, width, device=DEVICE, dtype=DTYPE).split(heads, 1)
-            cu, longest = (batch.cu_seqlens,) * 2, (batch.max_seqlen,) * 2
             library = varlen._torch_varlen()
             assert library is not None
             yield beside(
                 f"attention, {heads} heads of {width}, texts {kind}",
                 "torch's operator",
                 rounds,
-                lambda: varlen.short_attention(q, k, v, cu, batch.query_blocks, width**-0.5, (-1, -1)),  # noqa: B023
-                lambda: library.attend(q, k, v, cu, longest, width**-0.5, (-1, -1), None),  # noqa: B023
+                lambda: varlen.short_attention(q, k, v, batch, width**-0.5, (-1, -1)),  # noqa: B023
+                lambda: library.attend(q, k, v, batch, width**-0.5, (-1, -1)),  # noqa: B023
             )
 
 

@@ -32,7 +32,9 @@ def test_there_are_few_rooms_and_none_for_a_long_batch() -> None:
 def test_what_is_laid_out_is_the_batch_and_filler() -> None:
     room = Room(16, 4, 16)
     cu = np.array([0, 3, 5], np.int32)
-    laid = room.laid(Arrays(cu, np.arange(5) + 7, np.array([0, 1, 2, 0, 1])))
+    laid = room.laid(Arrays(cu, np.arange(5) + 7, np.array([0, 1, 2, 0, 1])).for_attention([3, 1]))
+    assert laid.key_counts is not None and laid.key_counts.dtype == np.int32
+    assert laid.key_counts.tolist() == [3, 1, 0, 0]
     assert laid.cu_seqlens.tolist() == [0, 3, 5, 16, 16] and laid.cu_seqlens.dtype == np.int32
     assert laid.input_ids.tolist() == [7, 8, 9, 10, 11] + [0] * 11
     assert laid.positions.tolist() == [0, 1, 2, 0, 1] + [0] * 11
@@ -48,7 +50,7 @@ def test_filler_is_no_longer_than_the_longest_sequence() -> None:
 def test_every_query_is_in_one_block() -> None:
     lengths = [1, 64, 65, 200]
     cu = np.array([0, *np.cumsum(lengths)], np.int32)
-    arrays = Arrays(cu, np.arange(330), np.arange(330)).in_blocks()
+    arrays = Arrays(cu, np.arange(330), np.arange(330)).for_attention(lengths)
     assert arrays.query_blocks is not None and arrays.query_blocks.dtype == np.int32
     assert arrays.query_blocks.tolist() == [[0, 0], [1, 0], [2, 0], [2, 64], [3, 0], [3, 64], [3, 128], [3, 192]]
     room = Room.holding(330, 4, 200)
@@ -64,7 +66,8 @@ def test_a_batch_in_a_room_is_the_batch() -> None:
         TokenSequence(np.arange(2), pooled_from=1),
     ]
     plain = PackedBatch.of(sequences)
-    arrays = Arrays(*(x.numpy() for x in (plain.cu_seqlens, plain.input_ids, plain.positions, plain.token_types)))  # type: ignore[union-attr]
+    tensors = (plain.cu_seqlens, plain.input_ids, plain.positions, plain.token_types)
+    arrays = Arrays(*(x.numpy() for x in tensors))  # type: ignore[union-attr]
     roomy = PackedBatch._in_a_room(arrays, plain.pool_mask, sequences, torch.device("cpu"))
     for name in (
         "input_ids",
@@ -77,5 +80,6 @@ def test_a_batch_in_a_room_is_the_batch() -> None:
     ):
         assert getattr(roomy, name).tolist() == getattr(plain, name).tolist(), name
         assert getattr(roomy, name).dtype == getattr(plain, name).dtype, name
+    assert roomy.key_counts is not None and roomy.key_counts.tolist() == [5, 2]
     assert roomy.room == Room(16, 4, 512) and roomy.block is not None
     assert views(roomy.block, [np.zeros(5, np.int32)])[0].tolist() == [0, 5, 7, 16, 16]

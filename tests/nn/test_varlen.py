@@ -11,7 +11,9 @@ import torch
 
 from nn.test_attention import batch_of, draw, naive
 from support.interpreted import interpret, needs_triton
+from tercet.nn.recordings import RoomBatch
 from tercet.nn.room import Arrays, Room
+from tercet.nn.transfer import upload
 from tercet.nn.varlen import short_attention, varlen_kernel
 
 LENGTHS = (1, 2, 70, 33, 130)
@@ -32,17 +34,13 @@ def check(name: str) -> None:
     host = batch_of(LENGTHS, attended)
     q, k, v = draw(host, kv_heads=kv_heads)
     expected = naive(q, k, v, host, **options)
-    cu = cu_keys = host.cu_seqlens
-    if host.attended is not None:
-        index, cu_keys = host.attended_index
-        k, v = k[index], v[index]
-    arrays = Arrays(cu.numpy(), host.input_ids.numpy(), host.positions.numpy()).in_blocks()
+    arrays = Arrays(host.cu_seqlens.numpy(), host.input_ids.numpy(), host.positions.numpy())
     room = Room.holding(len(q), len(LENGTHS), max(LENGTHS))
     assert room is not None
-    blocks = torch.from_numpy(room.laid(arrays).query_blocks)
+    block, _ = upload(list(room.laid(arrays.for_attention(host.attended or host.lengths))), torch.device("cpu"))
     window = (options.get("window", (-1, -1))[0], 0) if options.get("causal") else options.get("window", (-1, -1))
     scale = options.get("scale", q.shape[-1] ** -0.5)
-    ours = short_attention(q, k, v, (cu, cu_keys), blocks, scale, window).flatten(1)
+    ours = short_attention(q, k, v, RoomBatch.over(block, room), scale, window).flatten(1)
     assert (ours.double() - expected).abs().max() <= 1e-5, name
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tercet.nn.batch import PackedBatch, Run
 from tercet.nn.fused_attention import fused_attention, fuses
-from tercet.nn.varlen import VarlenKernel, Window, varlen_kernel
+from tercet.nn.varlen import Window, varlen_kernel
 
 # (run, its queries (n, N, L, d), its keys (n, N, S, d)) → scores to add, broadcastable to (n, N, L, S); already scaled.
 Bias = Callable[[Run, Tensor, Tensor], Tensor]
@@ -58,7 +58,7 @@ def attention(
     kernel = varlen_kernel(q.device, q.dtype, q.shape[-1])
     # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
-        return _varlen(kernel, q, k, v, batch, scale, window).flatten(1)
+        return kernel.attend(q, k, v, batch, scale, window).flatten(1)
     if bias is None and fuses(q.device, q.dtype, q.shape[-1]):
         return fused_attention(q, k, v, batch, scale, window)
     out = torch.empty_like(q)
@@ -137,18 +137,6 @@ def _added(
 def _dense(q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, scale: float) -> Tensor:
     """Return attention over equal blocks: q (n, N, L, d), k and v (n, N, S, d), extra bool or additive."""
     return F.scaled_dot_product_attention(q, k, v, attn_mask=extra, scale=scale)
-
-
-def _varlen(
-    kernel: VarlenKernel, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: Window
-) -> Tensor:
-    """Return (T, N, d) by one kernel over the whole batch; keys that nobody attends to are left out of it."""
-    cu_keys, max_keys = batch.cu_seqlens, batch.max_seqlen
-    if batch.attended is not None:
-        index, cu_keys, max_keys = *batch.attended_index, max(batch.attended)
-        k, v = k[index], v[index]
-    longest = batch.max_seqlen, max_keys
-    return kernel.attend(q, k, v, (batch.cu_seqlens, cu_keys), longest, scale, window, batch.query_blocks)
 
 
 def kernel_name(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:

@@ -71,6 +71,7 @@ class PackedBatch:
         pool_mask: (T,) bool, False where dense pooling skips a token; None when it skips none.
         sequences: the sequences themselves, on the host.
         filler: how many of them, at the end, are there only to make up a number of tokens; nobody reads their states.
+        key_counts: (B,) int32, on a GPU: leading tokens of each sequence that may be attended to.
         query_blocks: (n, 2) int32, on a GPU: which queries attention computes together; see `room.Arrays`.
         room: on a GPU, the size that all of the batch lies in, in one `block` of bytes; None for a large batch.
     """
@@ -82,6 +83,7 @@ class PackedBatch:
     pool_mask: Tensor | None
     sequences: Sequence[TokenSequence]
     filler: int = 0
+    key_counts: Tensor | None = None
     query_blocks: Tensor | None = None
     room: Room | None = None
     block: Tensor | None = None
@@ -103,11 +105,13 @@ class PackedBatch:
     def _in_a_room(
         cls, arrays: Arrays, pool_mask: Tensor | None, sequences: Sequence[TokenSequence], device: torch.device
     ) -> PackedBatch:
-        tokens, count, arrays = len(arrays.input_ids), len(sequences), arrays.in_blocks()
-        room = Room.holding(tokens, count, max(map(len, sequences)))
+        tokens, count = len(arrays.input_ids), len(sequences)
+        arrays = arrays.for_attention([len(s) if s.attended is None else s.attended for s in sequences])
+        masked = any(s.attended is not None for s in sequences)
+        room = Room.holding(tokens, count, max(map(len, sequences)), masked)
         laid = arrays if room is None else room.laid(arrays)
         block, there = upload([array for array in laid if array is not None], device)
-        cu_seqlens, ids, positions, *types, query_blocks = there
+        cu_seqlens, ids, positions, *types, key_counts, query_blocks = there
         return cls(
             ids[:tokens],
             positions[:tokens],
@@ -115,6 +119,7 @@ class PackedBatch:
             cu_seqlens[: count + 1],
             pool_mask,
             sequences,
+            key_counts=key_counts[:count],
             query_blocks=query_blocks,
             room=room,
             block=block,

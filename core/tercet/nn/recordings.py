@@ -41,6 +41,12 @@ class RoomBatch(PackedBatch):
         """Raise HostShapeError."""
         raise HostShapeError
 
+    @property
+    def attended(self) -> Any:
+        """Something or None, as of a batch in the room."""
+        assert self.room is not None
+        return self.key_counts if self.room.masked else None
+
     runs = real_runs = extents = first_pooled = attended_index = lengths
 
     @property
@@ -52,8 +58,8 @@ class RoomBatch(PackedBatch):
     @classmethod
     def over(cls, block: Tensor, room: Room) -> RoomBatch:
         """Return the batch whose arrays lie in the block."""
-        cu_seqlens, ids, positions, types, blocks = views(block, empty(room))
-        return cls(ids, positions, types, cu_seqlens, None, (), query_blocks=blocks, room=room, block=block)
+        cu, ids, positions, types, keys, blocks = views(block, empty(room))
+        return cls(ids, positions, types, cu, None, (), key_counts=keys, query_blocks=blocks, room=room, block=block)
 
 
 def empty(room: Room) -> list[Any]:
@@ -90,7 +96,7 @@ class Recordings:
     def states(self, batch: PackedBatch) -> Tensor | None:
         """Return the batch's states, or None where there is no recording for it."""
         room = batch.room
-        if room is None or self._refused or batch.attended is not None:
+        if room is None or self._refused:
             return None
         made = self._made.setdefault(threading.get_ident(), OrderedDict())
         if room not in made:

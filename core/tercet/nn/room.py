@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -20,20 +21,22 @@ class Room(NamedTuple):
 
     Attributes:
         tokens: T. sequences: B, filler included. longest: what no sequence is longer than.
+        masked: whether some tokens may not be attended to.
     """
 
     tokens: int
     sequences: int
     longest: int
+    masked: bool = False
 
     @classmethod
-    def holding(cls, tokens: int, sequences: int, longest: int) -> Self | None:
+    def holding(cls, tokens: int, sequences: int, longest: int, masked: bool = False) -> Self | None:
         """Return the room for a batch of this size, or None for one that is too large to have any."""
         if tokens > MOST_TOKENS:
             return None
         size, most = _rounded(tokens), max(SHORT, _power(longest))
         filler = -(-(size - tokens) // most)
-        return cls(size, _power(sequences + filler, 4), most)
+        return cls(size, _power(sequences + filler, 4), most, masked)
 
     def laid(self, arrays: Arrays) -> Arrays:
         """Return a batch's arrays as long as the room; what is missing of them is zero, as is all of those left out."""
@@ -43,8 +46,11 @@ class Room(NamedTuple):
         blocks = np.full((self.tokens // QUERY_BLOCK + self.sequences, 2), -1, np.int32)
         if arrays.query_blocks is not None:
             blocks[: len(arrays.query_blocks)] = arrays.query_blocks
+        keys = np.zeros(self.sequences, np.int32)
+        if arrays.key_counts is not None:
+            keys[: len(arrays.key_counts)] = arrays.key_counts
         ids, positions, types = map(self._padded, (arrays.input_ids, arrays.positions, arrays.token_types))
-        return Arrays(cu_seqlens, ids, positions, types, blocks)
+        return Arrays(cu_seqlens, ids, positions, types, keys, blocks)
 
     def _padded(self, array: NDArray[np.int64] | None) -> NDArray[np.int64]:
         padded = np.zeros(self.tokens, np.int64)
@@ -54,9 +60,10 @@ class Room(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What a backbone reads of a batch, on the host: (B + 1,) int32, then (T,) int64 each; see `PackedBatch`.
+    """What a backbone reads of a batch, on the host; see `PackedBatch`. On a GPU attention reads the last two.
 
     Attributes:
+        cu_seqlens: (B + 1,) int32. input_ids, positions, token_types: (T,) int64. key_counts: (B,) int32.
         query_blocks: (n, 2) int32, for every `QUERY_BLOCK` tokens of a sequence or what is left of it, which sequence
             it is and the first token's place in it; −1 for no block.
     """
@@ -65,14 +72,16 @@ class Arrays(NamedTuple):
     input_ids: NDArray[np.int64]
     positions: NDArray[np.int64]
     token_types: NDArray[np.int64] | None = None
+    key_counts: NDArray[np.int32] | None = None
     query_blocks: NDArray[np.int32] | None = None
 
-    def in_blocks(self) -> Arrays:
-        """Return the arrays with `query_blocks`."""
+    def for_attention(self, key_counts: Sequence[int]) -> Arrays:
+        """Return the arrays with `query_blocks`, and so many keys of each sequence."""
         counts = -(-np.diff(self.cu_seqlens) // QUERY_BLOCK)
         sequence = np.repeat(np.arange(len(counts)), counts)
         place = np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self._replace(query_blocks=np.stack((sequence, place * QUERY_BLOCK), 1).astype(np.int32))
+        blocks = np.stack((sequence, place * QUERY_BLOCK), 1).astype(np.int32)
+        return self._replace(key_counts=np.array(key_counts, np.int32), query_blocks=blocks)
 
 
 def _rounded(tokens: int) -> int:

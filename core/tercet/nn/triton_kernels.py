@@ -93,7 +93,7 @@ def gate(x, out, width, gate_at, up_at, ACT: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def attention(
-    q, k, v, out, blocks, query_starts, key_starts, scale,
+    q, k, v, out, blocks, starts, key_counts, scale,
     q_token, q_head, k_token, k_head, v_token, v_head, heads, group, left, right,
     WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WINDOWED: tl.constexpr,
 ):  # fmt: skip
@@ -103,10 +103,9 @@ def attention(
         return
     first = tl.load(blocks + 2 * tl.program_id(0) + 1)
     head = tl.program_id(1)
-    start = tl.load(query_starts + sequence).to(tl.int64)
-    length = (tl.load(query_starts + sequence + 1) - start).to(tl.int32)
-    key_start = tl.load(key_starts + sequence).to(tl.int64)
-    keys = (tl.load(key_starts + sequence + 1) - key_start).to(tl.int32)
+    start = tl.load(starts + sequence).to(tl.int64)
+    length = (tl.load(starts + sequence + 1) - start).to(tl.int32)
+    keys = tl.load(key_counts + sequence)
     rows = first + tl.arange(0, QUERIES)
     dims = tl.arange(0, WIDTH)[None, :]
     real = rows[:, None] < length
@@ -122,7 +121,7 @@ def attention(
     for at in range(low, high, KEYS):
         columns = at + tl.arange(0, KEYS)
         there = columns[:, None] < keys
-        places = (key_start + columns)[:, None]
+        places = (start + columns)[:, None]
         ks = tl.load(k + places * k_token + head // group * k_head + dims, mask=there, other=0.0)
         seen = columns[None, :] < keys
         if WINDOWED:
