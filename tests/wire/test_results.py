@@ -95,7 +95,7 @@ def test_what_is_no_document_is_refused(document):
         read_model(document)
 
 
-@pytest.mark.parametrize("state", ["available", "loading", "resident", "failed"])
+@pytest.mark.parametrize("state", ["available", "loading", "resident", "parked", "failed"])
 def test_a_models_description_survives(state):
     info = model_info(state=state, error="no memory" if state == "failed" else None)
     document = through_json(model_document(info))
