@@ -68,6 +68,25 @@ def test_compiled_kernels_agree(dtype: torch.dtype, bound: float) -> None:
     check("cuda", dtype, bound)
 
 
+def test_where_kernels_do_not_run_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a machine without a C compiler, or, here, without a device."""
+
+    def fail(*of: object) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(fused_rows, "find_spec", lambda name: object())
+    monkeypatch.setattr(fused_rows, "gate", fail)
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **options: None)
+    fused_rows.has_triton.cache_clear()
+    try:
+        assert not fused_rows.has_triton() and not fused_rows.has_triton()
+        assert caplog.text.count("Failed to find C compiler") == 1
+    finally:
+        fused_rows.has_triton.cache_clear()
+
+
 def test_nothing_is_fused_on_a_cpu() -> None:
     assert not fused_rows.fuses(torch.zeros(1, dtype=torch.bfloat16))
 

@@ -6,12 +6,15 @@ compute in float32 and round once. Where they do not run, callers use torch.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 Lookup = tuple[Tensor, Tensor]  # which row (T,) int64 of a table (n, H) is each token's
 _GATES = {"gelu": 0, "gelu_tanh": 1, "silu": 2}
@@ -90,8 +93,15 @@ def _power(number: int) -> int:
 
 @cache
 def has_triton() -> bool:
-    """Whether Triton is installed, as it is with torch for CUDA."""
-    return find_spec("triton") is not None
+    """Whether Triton comes with this torch, as it does for CUDA, and its kernels run: they need a C compiler too."""
+    if find_spec("triton") is None:
+        return False
+    try:
+        gate(torch.zeros(1, 2, dtype=torch.bfloat16, device="cuda"), "silu", True)
+    except Exception as error:  # whatever Triton, the compiler or the driver say
+        log.warning("Triton's kernels do not run here, torch's operations stand in and are slower: %s", error)
+        return False
+    return True
 
 
 @cache
