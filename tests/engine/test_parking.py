@@ -65,6 +65,13 @@ def use(residency: Residency, record: Resident) -> Weights:
     return lease.model  # type: ignore[return-value]
 
 
+def use_and_copy(residency: Residency, *records: Resident) -> None:
+    """Use each in turn, and wait until it has its copy."""
+    for record in records:
+        use(residency, record)
+        until(lambda record=record: record.copy)  # type: ignore[misc]
+
+
 def until(condition: Callable[[], object]) -> None:
     end = time.monotonic() + 5
     while not condition():
@@ -88,9 +95,7 @@ def test_an_evicted_model_comes_back_from_its_copy(make: Make) -> None:
 def test_the_least_recently_used_copy_makes_room(make: Make) -> None:
     residency = make(1, 20)  # two copies
     a, b, c = add(residency, "abc")
-    for record in (a, b, c):
-        use(residency, record)
-        until(lambda record=record: record.copy)
+    use_and_copy(residency, a, b, c)
     assert (a.state, b.state, c.state) == ("available", "parked", "resident") and a.copy is None
     assert use(residency, a).name == "a" and a.loads == 2  # from its files
 
@@ -129,9 +134,7 @@ def test_a_model_that_cannot_be_copied_runs_all_the_same(
 def test_unload_drops_the_copy_too(make: Make) -> None:
     residency = make(2, 100)
     a, b = add(residency, "ab")
-    for record in (a, b):
-        use(residency, record)
-        until(lambda record=record: record.copy)
+    use_and_copy(residency, a, b)
     residency.evict_idle()
     assert (a.state, b.state) == ("parked", "parked") and residency.used_bytes == 0
     assert residency.unload(a) and a.state == "available" and a.copy is None
@@ -160,8 +163,6 @@ def test_a_model_evicted_while_it_is_copied_keeps_no_copy(make: Make) -> None:
 def test_closing_drops_every_copy(make: Make) -> None:
     residency = make(1, 100)
     a, b = add(residency, "ab")
-    for record in (a, b):
-        use(residency, record)
-        until(lambda record=record: record.copy)
+    use_and_copy(residency, a, b)
     residency.close()
     assert a.copy is None and b.copy is None and {a.state, b.state} == {"available"}

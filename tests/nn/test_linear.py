@@ -12,7 +12,7 @@ from torch import nn
 from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.by_rows import RowWeight
-from tercet.nn.linear import Linear, even_rows, kernel_name, layout_of, prepare
+from tercet.nn.linear import Linear, _by_cublas, even_rows, kernel_name, layout_of, prepare
 from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing, packings
 from tercet.nn.processor import is_intel
 
@@ -72,6 +72,19 @@ def test_equals_the_formula(
         assert ours.shape == shape[::2] and ours.dtype == dtype
         assert ((ours.double() - expected).abs() <= BOUND[dtype] * expected.abs().clamp(min=1)).all(), name
         assert torch.equal(x, before[0]) and torch.equal(residual, before[1]), f"{name} wrote into its input"
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_cublas_fuses_is_the_same(bias: bool, with_residual: bool) -> None:
+    """Its operators run on a CPU too, where GELU is exact."""
+    layer, x, residual = draw(6, 32, 16, bias, torch.float32)
+    assert layer.weight is not None
+    for name in (None, "relu", "gelu", "silu"):
+        added = residual.clone() if with_residual else None
+        expected = ACTIVATIONS[name](F.linear(x, layer.weight, layer.bias)) + (residual if with_residual else 0)
+        assert torch.allclose(_by_cublas(x, layer.weight, layer.bias, name, added), expected, atol=4e-6), name
+        assert added is None or torch.equal(added, residual)
 
 
 def test_reads_views_and_more_dimensions() -> None:

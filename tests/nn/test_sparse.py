@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.heads import MaskedLM
-from tercet.nn.sparse import LexicalHead, SpladeHead
+from tercet.nn.sparse import SATURATIONS, LexicalHead, SpladeHead, _chunks
 
 WIDTH, VOCAB = 8, 50
 LENGTHS = (3, 700, 1, 256, 255, 40)
@@ -65,6 +65,22 @@ def test_a_text_alone_equals_itself_in_a_batch(pooling: str) -> None:
     for row, part, sequence in zip(together, hidden.split(LENGTHS), batch.sequences, strict=True):
         alone = head(part, PackedBatch.of([sequence]))[0]
         assert (row - alone).abs().max() <= 1e-6 * max(1, alone.max())
+
+
+@pytest.mark.parametrize("size", [64, 4096])
+@pytest.mark.parametrize("pooling", ["max", "sum"])
+def test_all_sequences_of_a_chunk_may_be_added_at_once(pooling: str, size: int) -> None:
+    """As on a GPU; a chunk may begin and end within a text."""
+    batch, hidden = batch_of(*LENGTHS)
+    head = SpladeHead(Recorder(), pooling, "log1p_relu")
+    start = float("-inf") if pooling == "max" else 0.0
+    one_by_one, at_once = torch.full((2, len(LENGTHS), VOCAB), start)
+    for chunk in _chunks(batch.lengths, size):
+        logits = head.masked_lm.decode(head.masked_lm.transform(hidden)[chunk.start : chunk.stop])
+        head._add(one_by_one, logits, chunk, batch)
+        given = logits if pooling == "max" else SATURATIONS["log1p_relu"](logits)
+        head._add_at_once(at_once, given, chunk, batch)
+    assert torch.allclose(at_once, one_by_one, rtol=1e-6, atol=1e-6) and one_by_one.isfinite().all()
 
 
 def test_rows_hold_what_is_not_zero_in_order() -> None:

@@ -62,9 +62,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return x (T, N, d), a view too, with its first dimensions rotated; cos and sin are (T, 1, at most d)."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     tokens, heads, width = x.shape
+    next_power_of_2 = kernels().triton.next_power_of_2
     kernels().rotate[(tokens,)](
         x, x.stride(0), x.stride(1), cos, sin, out, heads, width, cos.shape[-1],
-        HEADS=_power(heads), WIDTH=_power(width), num_warps=4,
+        HEADS=next_power_of_2(heads), WIDTH=next_power_of_2(width), num_warps=4,
     )  # fmt: skip
     return out
 
@@ -83,12 +84,8 @@ def gate(x: Tensor, activation: str | None, gate_first: bool) -> Tensor | None:
 
 
 def _block(width: int) -> dict[str, int]:
-    block = _power(width)
+    block = kernels().triton.next_power_of_2(width)
     return {"BLOCK": block, "num_warps": min(8, max(1, block // 256))}
-
-
-def _power(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 @cache

@@ -77,8 +77,8 @@ def _by_cublas(
 ) -> Tensor:
     """Return the product with what cuBLAS can do besides while it writes it.
 
-    Its GELU is the tanh form; in bfloat16 that is nearer to the exact one than what rounding the product first gives
-    (docs/adr/0013-on-a-gpu.md), so it stands for both there.
+    Its GELU is the tanh form; in bfloat16 that comes no less near to float32 than a product that is rounded before its
+    exact GELU (docs/adr/0013-on-a-gpu.md), so it stands for both there.
     """
     gelu = activation == "gelu_tanh" or (activation == "gelu" and x.dtype == torch.bfloat16)
     if bias is not None and (gelu or activation == "relu"):

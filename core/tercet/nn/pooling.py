@@ -15,8 +15,15 @@ from tercet.nn.batch import PackedBatch
 
 
 def reduced(x: Tensor, offsets: Tensor, how: Literal["sum", "max"]) -> Tensor:
-    """Return (B, …): on a GPU, the sum or maximum of the rows from each offset (B + 1,) to the next."""
-    return torch.segment_reduce(x, how, offsets=offsets.long(), axis=0, unsafe=True)  # safe waits for the device
+    """Return (B, …) in the type of x: on a GPU, the sum or maximum of the rows from each offset (B + 1,) to the next.
+
+    Sums are made in float64: the operator adds one row after the other, which in float32 is off by more than 2e-6.
+    """
+    summed = x.double() if how == "sum" else x
+    reduced = torch.segment_reduce(
+        summed, how, offsets=offsets.long(), axis=0, unsafe=True
+    )  # safe waits for the device
+    return reduced.to(x.dtype)
 
 
 def _reduce(x: Tensor, batch: PackedBatch, how: Literal["sum", "max"]) -> Tensor:

@@ -56,10 +56,7 @@ class SpladeHead(Head):
         if self.pooling == "sum":
             logits = SATURATIONS[self.activation](logits.float())
         if logits.is_cuda:
-            first, last = chunk.sequences[0], chunk.sequences[-1]
-            offsets = (batch.cu_seqlens[first : last + 2] - chunk.start).clamp(0, len(logits))
-            rows, parts = out[first : last + 1], reduced(logits, offsets, "max" if self.pooling == "max" else "sum")
-            torch.maximum(rows, parts.float(), out=rows) if self.pooling == "max" else rows.add_(parts)
+            self._add_at_once(out, logits, chunk, batch)
             return
         for sequence, part in zip(chunk.sequences, torch.split(logits, chunk.lengths), strict=True):
             row = out[sequence]
@@ -67,6 +64,16 @@ class SpladeHead(Head):
                 torch.maximum(row, part.amax(0).float(), out=row)
             else:
                 row.add_(part.sum(0))
+
+    def _add_at_once(self, out: Tensor, logits: Tensor, chunk: _Chunk, batch: PackedBatch) -> None:
+        """Do so for all sequences together, as a GPU wants it."""
+        first, last = chunk.sequences[0], chunk.sequences[-1]
+        offsets = (batch.cu_seqlens[first : last + 2] - chunk.start).clamp(0, len(logits))
+        rows = out[first : last + 1]
+        if self.pooling == "max":
+            torch.maximum(rows, reduced(logits, offsets, "max").float(), out=rows)
+        else:
+            rows.add_(reduced(logits, offsets, "sum"))
 
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[SparseVector]:
         """Return one sparse vector per sequence; only what is not zero is copied from the device."""
