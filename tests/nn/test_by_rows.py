@@ -47,7 +47,15 @@ def test_gelu_is_what_its_docstring_says() -> None:
     assert (wrong <= torch.where(x.abs() <= 1, 3e-7, 2e-7 * x.abs())).all()
 
 
-@pytest.mark.parametrize("rows", [1, 13, 700])
+@pytest.mark.parametrize(("width", "vectors"), [(48, 3), (64, 2), (96, 3), (128, 2), (384, 3), (1000, 3), (1024, 3)])
+def test_panels_are_wide_where_that_wastes_little(width: int, vectors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_kernel, "vector_shape", lambda: (16, 32))
+    assert product_kernel.vectors_of(width) == vectors
+    monkeypatch.setattr(product_kernel, "vector_shape", lambda: (8, 16))
+    assert product_kernel.vectors_of(width) == 2
+
+
+@pytest.mark.parametrize("rows", [1, 7, 13, 700])
 def test_panels_change_nothing(rows: int) -> None:
     """Nor does it whether the weight's rows lie in one tensor or in several."""
     x, weight, residual = draw(rows, 300), draw(166, 300, seed=1), draw(rows, 166, seed=2)
@@ -67,7 +75,8 @@ def test_kernels_for_panels_are_compiled_before_they_are_used(monkeypatch: pytes
         weight.multiply(x, None, *arguments)
     weight.lay()
     compiled = set(product_kernel.product_kernel.kept)
-    assert {(None, True, True), ("gelu", False, True)} <= compiled
+    vectors = product_kernel.vectors_of(48)
+    assert {(None, True, True, vectors), ("gelu", False, True, vectors)} <= compiled
     for arguments in ((None, residual), ("gelu", None)):
         weight.multiply(x, None, *arguments)
     assert set(product_kernel.product_kernel.kept) == compiled

@@ -13,8 +13,7 @@ from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.linear import Linear, _by_cublas, even_rows, kernel_name, layout_of, prepare
-from tercet.nn.packed import MklWeight, OneDnnWeight, PackedWeight, packing, packings
-from tercet.nn.processor import is_intel
+from tercet.nn.packed import OneDnnWeight, PackedWeight, packing, packings
 
 # rows, in, out: fewer rows and more than oneDNN's layout is for and our kernel takes at once; short and long sums;
 # columns and rows of the weight that fill no vector or panel, and too few of them.
@@ -23,7 +22,6 @@ KINDS: list[tuple[type[PackedWeight], torch.dtype]] = [
     (RowWeight, torch.float32),
     (OneDnnWeight, torch.float32),
     (OneDnnWeight, torch.bfloat16),
-    (MklWeight, torch.float32),
 ]
 BOUND = {torch.float32: 4e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 
@@ -116,39 +114,32 @@ def test_the_kernel_is_named_by_what_can_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("intel", "avx512", "lanes", "lacking", "expected"),
+    ("lanes", "lacking", "expected"),
     [
-        (True, True, 16, None, [MklWeight]),
-        (True, True, 16, MklWeight, [RowWeight, OneDnnWeight]),
-        (True, False, 8, None, [RowWeight, OneDnnWeight]),
-        (False, True, 16, None, [RowWeight, OneDnnWeight]),
-        (False, True, 16, OneDnnWeight, [RowWeight]),
-        (False, False, 4, None, [OneDnnWeight]),
-        (False, False, None, None, [OneDnnWeight]),
+        (16, None, [RowWeight, OneDnnWeight]),
+        (8, None, [RowWeight, OneDnnWeight]),
+        (16, OneDnnWeight, [RowWeight]),
+        (4, None, [OneDnnWeight]),
+        (None, None, [OneDnnWeight]),
     ],
 )
 def test_the_processor_decides_what_multiplies(
-    intel: bool,
-    avx512: bool,
     lanes: int | None,
     lacking: type[PackedWeight] | None,
     expected: list[type[PackedWeight]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(packed_module, "is_intel", lambda: intel)
-    monkeypatch.setattr(packed_module, "has_avx512", lambda: avx512)
     monkeypatch.setattr(packed_module, "vector_shape", lambda: lanes and (lanes, 16))
     monkeypatch.setattr(packed_module, "runs", lambda packed, dtype: packed is not lacking)
     assert list(packings.__wrapped__(torch.float32)) == expected
 
 
 def test_row_counts_are_few_and_at_most_an_eighth_too_many() -> None:
-    for packed, most in ((OneDnnWeight, 60), (MklWeight, 110)):
-        counts = {even_rows(rows, packed) for rows in range(1, 2049)}
-        assert len(counts) <= most
-        for rows in (1, 8, 9, 100, 128, 129, 1000, 1025, 2047, 2048, 5000):
-            given = even_rows(rows, packed)
-            assert rows <= given <= max(rows + 3, rows * (1 + 0.5**packed.fineness))
+    counts = {even_rows(rows, OneDnnWeight) for rows in range(1, 2049)}
+    assert len(counts) <= 60
+    for rows in (1, 8, 9, 100, 128, 129, 1000, 1025, 2047, 2048, 5000):
+        given = even_rows(rows, OneDnnWeight)
+        assert rows <= given <= max(rows + 3, rows * (1 + 0.5**OneDnnWeight.fineness))
     assert even_rows(1001, RowWeight) == 1001
 
 
@@ -169,8 +160,6 @@ def test_a_row_comes_out_the_same_among_any_number_of_rows(
     residual: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if packed is MklWeight and not is_intel():
-        pytest.skip("MKL's layout is not chosen here: on AMD's processors 2 to 11 rows come out otherwise than more")
     choose(packed, monkeypatch, dtype)
     _, width, out = shape
     layer, x, _ = draw(300, width, out, True, dtype)

@@ -16,6 +16,7 @@ from tercet.nn.jit.product_kernel import (
     panels_shape,
     product_kernel,
     units_of,
+    vectors_of,
 )
 from tercet.nn.mapped import bring_in
 from tercet.nn.team import together
@@ -62,9 +63,9 @@ class RowWeight:
         weight = torch.cat(parts) if len(parts) > 1 else parts[0]
         panels = weight.new_empty(panels_shape(self._depth, self._width))
         words = PanelsWords(weight.data_ptr(), panels.data_ptr(), self._depth, self._width, units=len(panels))
-        together(panels_kernel(), words)
+        together(panels_kernel(vectors_of(self._width)), words)
         for kernel in list(self._used):  # compiled here, or the next product would wait for that
-            product_kernel(*kernel, True)
+            product_kernel(*kernel, True, vectors_of(self._width))
         self._held = [panels], True
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
@@ -78,7 +79,6 @@ class RowWeight:
         assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
         parts, laid = self._held
         self._used.add((activation, residual is not None))
-        kernel = product_kernel(activation, residual is not None, laid)
         rows, cores = x.numel() // self._depth, torch.get_num_threads()
         y = x.new_empty(*x.shape[:-1], self._width)
         first = 0  # byte of a row of y that a part begins with
@@ -96,6 +96,6 @@ class RowWeight:
                 units=units_of(rows, width),
                 cores=cores,
             )
-            together(kernel, words)
+            together(product_kernel(activation, residual is not None, laid, vectors_of(width)), words)
             first += width * y.itemsize
         return y

@@ -93,9 +93,8 @@ def prepare(module: nn.Module, cores: int = 1, dtype: torch.dtype | None = None)
 
     Weights become int8 where `dtype` says so.
 
-    Measured on two AVX-512 cores: BERT-base's 340 MB into oneDNN's layout in 64 to 82 ms instead of 138 to 184 on one,
-    into MKL's in 96 to 125 instead of 205 to 232. A thread of its own does it, since it keeps the helpers that it
-    computes with (`nn/team.py`).
+    Measured on two AVX-512 cores: BERT-base's 340 MB into oneDNN's layout in 64 to 82 ms instead of 138 to 184 on one.
+    A thread of its own does it, since it keeps the helpers that it computes with (`nn/team.py`).
     """
     products = [part for part in module.modules() if isinstance(part, Linear)]
     with ThreadPoolExecutor(1, "tercet-layout", compute_with, (cores,)) as pool:

@@ -12,7 +12,7 @@ from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.processor import has_avx512, is_intel
+from tercet.nn.processor import has_avx512
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
 _FUSED = {
@@ -26,7 +26,6 @@ if not has_avx512():
     # oneDNN reads erf off a table, slowly without AVX-512: its GELU costs a quarter of the product, torch's a tenth.
     del _FUSED["gelu"]
 _ONEDNN_ROWS = 512  # oneDNN chooses a layout for a row count; one that suits bulk also serves short queries
-_MKL_ROWS = 256  # MKL divides a layout among its threads for a row count; with this one few rows are divided too
 
 
 class PackedWeight(Protocol):
@@ -85,28 +84,6 @@ class OneDnnWeight(_FitsAll):
         return finish(y, None if activation in _FUSED else activation, residual)
 
 
-class MklWeight(_FitsAll):
-    """MKL's layout, for Intel's processors; its products divide among as many cores as the packing thread had.
-
-    Measured beside oneDNN's with AVX-512 and AMX: products of 12 rows take 0.75 of the time on two cores and 0.85 on
-    one, of 64 rows 0.85, and a bulk load of all-MiniLM-L6-v2 0.8 to 0.9. On AMD's (Zen 5) a row among 2 to 11 comes out
-    otherwise than among more.
-    """
-
-    name: ClassVar[str] = "mkl-packed"
-    # Without kernels to keep, but result buffers of ever new sizes leave holes in the heap.
-    fineness: ClassVar[int | None] = 4
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = torch.ops.mkl._mkl_reorder_linear_weight(weight, _MKL_ROWS)
-        self._shape = weight.new_empty(1).expand(weight.shape)  # the operator reads the sizes off it, and no value
-
-    def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
-        """Return the product; the operator takes the packed weight if it is told the number of rows that x has."""
-        y: Tensor = torch.ops.mkl._mkl_linear(x, self._weight, self._shape, bias, x.numel() // x.shape[-1])
-        return finish(y, activation, residual)
-
-
 def states_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the type of what weights of `dtype` are multiplied with: their own, and float32 for int8."""
     return torch.float32 if dtype == torch.int8 else dtype
@@ -118,12 +95,10 @@ def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
     if dtype == torch.int8:
         return (Int8Weight,) if has_int8() else ()
     layouts: tuple[type[PackedWeight], ...] = ()
-    if dtype == torch.float32 and is_intel() and has_avx512() and runs(MklWeight, dtype):
-        layouts = (MklWeight,)
-    elif dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):
+    if dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):
         layouts = (OneDnnWeight,)
     shape = vector_shape()  # with vectors of four, on ARM, our kernel has not been measured
-    ours = dtype == torch.float32 and MklWeight not in layouts and shape is not None and shape[0] > 4
+    ours = dtype == torch.float32 and shape is not None and shape[0] > 4
     return (RowWeight, *layouts) if ours else layouts
 
 

@@ -19,7 +19,7 @@ from tercet.nn.jit.values import Int, Memory, Vector
 
 _ROWS = 512  # of x a unit of work
 _DEPTH = 128  # columns that are summed, and turned, at once
-_TALL, _VECTORS = 6, 2  # rows and vectors of a tile: its sums stay in as few registers as AVX2 has
+_WASTE = 0.05  # of a product that may be computed twice for the sake of wider panels
 
 
 class ProductWords(NamedTuple):
@@ -64,7 +64,18 @@ class PanelsWords(NamedTuple):
 
 def fits(depth: int, width: int) -> bool:
     """Whether this processor computes in vectors, and a weight has columns for one and rows for a panel."""
-    return vector_shape() is not None and depth >= _lanes() and width >= _VECTORS * _lanes()
+    shape = vector_shape()
+    return shape is not None and depth >= shape[0] and width >= 2 * shape[0]
+
+
+def vectors_of(width: int) -> int:
+    """Return how many vectors wide the panels of a weight with so many rows are.
+
+    Three need fewer loads for a sum than two, and more registers than AVX2 has.
+    """
+    lanes, registers = _shape()
+    computed = -(-width // (3 * lanes)) * 3 * lanes
+    return 3 if registers >= 32 and 3 * lanes <= width and computed <= width * (1 + _WASTE) else 2
 
 
 def panels_shape(depth: int, width: int) -> tuple[int, int, int]:
@@ -72,7 +83,8 @@ def panels_shape(depth: int, width: int) -> tuple[int, int, int]:
 
     The last panel ends where the weight does, and so begins with rows of the one before where the weight fills none.
     """
-    return -(-width // (_VECTORS * _lanes())), depth, _VECTORS * _lanes()
+    wide = vectors_of(width) * _shape()[0]
+    return -(-width // wide), depth, wide
 
 
 def units_of(rows: int, width: int) -> int:
@@ -80,33 +92,34 @@ def units_of(rows: int, width: int) -> int:
     return -(-rows // _ROWS) * panels_shape(0, width)[0]
 
 
-def _lanes() -> int:
+def _shape() -> tuple[int, int]:
     shape = vector_shape()
     assert shape is not None
-    return shape[0]
+    return shape
 
 
 @Kernel
-def product_kernel(code: Code, activation: str | None, added: bool, laid: bool) -> None:
+def product_kernel(code: Code, activation: str | None, added: bool, laid: bool, vectors: int) -> None:
     """Write the product.
 
     Args:
         activation: None or "gelu".
         added: whether there is a residual.
         laid: whether the weight lies in panels.
+        vectors: what `vectors_of` says of the weight.
     """
-    _Product(code, activation, added, laid).write()
+    _Product(code, activation, added, laid, vectors).write()
 
 
 @Kernel
-def panels_kernel(code: Code) -> None:
-    """Write what lays a weight by rows into panels."""
+def panels_kernel(code: Code, vectors: int) -> None:
+    """Write what lays a weight by rows into panels so many vectors wide."""
     word = PanelsWords(*range(len(PanelsWords._fields)))
-    depth, wide = code.word(word.depth), _VECTORS * code.lanes
+    depth, wide = code.word(word.depth), vectors * code.lanes
     weight, panels = (Memory(code, code.pointer(at)) for at in (word.weight, word.panels))
     with code.shared_loop(word.next, code.word(word.units)) as unit:
         panel = Memory(code, panels.at(unit * depth * wide))
-        _turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth)
+        _turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth, wide)
 
 
 def _first(panel: Int, width: Int, wide: int) -> Int:
@@ -114,13 +127,13 @@ def _first(panel: Int, width: Int, wide: int) -> Int:
     return (panel * wide).least(width - wide)
 
 
-def _turn(code: Code, weight: Memory, panel: Memory, corner: Int, depth: Int, columns: Int) -> None:
+def _turn(code: Code, weight: Memory, panel: Memory, corner: Int, depth: Int, columns: Int, wide: int) -> None:
     """Panel[column] = weight[row, column] for all rows of a panel, the first of them beginning at `corner`.
 
     The last columns that fill a vector are turned together, though some of them have been already; with fewer columns
     than that, some before the corner too.
     """
-    lanes, wide = code.lanes, _VECTORS * code.lanes
+    lanes = code.lanes
     for at in range(0, wide, lanes):
         places = [corner + depth * (at + lane) for lane in range(lanes)]
         with code.loop(columns, step=lanes) as index:
@@ -132,12 +145,14 @@ def _turn(code: Code, weight: Memory, panel: Memory, corner: Int, depth: Int, co
 class _Product:
     """Writes the code."""
 
-    def __init__(self, code: Code, activation: str | None, added: bool, laid: bool) -> None:
+    def __init__(self, code: Code, activation: str | None, added: bool, laid: bool, vectors: int) -> None:
         self.code, self.activation, self.added, self.laid = code, activation, added, laid
         self.word = ProductWords(*range(len(ProductWords._fields)))
         self.x, self.weight, self.bias, self.residual, self.y = (Memory(code, code.pointer(at)) for at in self.word[:5])
         self.rows, self.depth, self.width, self.step = (code.word(at) for at in self.word[5:9])
-        self.wide = _VECTORS * code.lanes
+        self.wide = vectors * code.lanes
+        # A tile's sums stay in registers.
+        self.tall, self.short = ((24 // vectors), 4) if code.registers >= 32 else (12 // vectors, 3)
         self.columns = range(0, self.wide, code.lanes)
         self.sums = code.scratch(_ROWS * self.wide)
         before = code.lanes * self.wide  # where `_turn` puts columns from before the corner
@@ -157,15 +172,22 @@ class _Product:
             count = (self.rows - top).least(_ROWS)
             with code.loop(self.depth, step=_DEPTH) as start:
                 block = _Block(self, panel, first, top, start)
-                tall, short = count // _TALL * _TALL, _TALL // 2
-                with code.loop(tall.least(_TALL), step=_TALL):
-                    block.tile([code.number(i) for i in range(_TALL)], fetch=True)
-                with code.loop(tall, start=_TALL, step=_TALL) as row:
-                    block.tile([row + i for i in range(_TALL)])
-                with code.loop(count, start=tall, step=short) as row:
-                    block.tile([(row + i).least(count - 1) for i in range(short)])
+                tall = count // self.tall * self.tall
+                with code.loop(tall.least(self.tall), step=self.tall):
+                    block.tile([code.number(i) for i in range(self.tall)], fetch=True)
+                with code.loop(tall, start=self.tall, step=self.tall) as row:
+                    block.tile([row + i for i in range(self.tall)])
+                few = (code.number(self.short) - tall).most(0)  # rows of a short tile, where it is the first
+                with code.loop(few.least(1)):
+                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=True)
+                with code.loop(count, start=tall + few, step=self.short) as row:
+                    block.tile([(row + i).least(count - 1) for i in range(self.short)])
+            with code.loop(count) as row:
+                for at in self.columns:
+                    place = (top + row) * self.step + first + at
+                    self.y.store(self._finished(self.sums.load(row * self.wide + at), first + at, place), place)
 
-    def finish(self, total: Vector, column: Int, place: Int) -> Vector:
+    def _finished(self, total: Vector, column: Int, place: Int) -> Vector:
         """Return activation(total + bias) + residual."""
         total = total + self.bias.load(column)
         if self.activation == "gelu":
@@ -184,22 +206,26 @@ class _Block:
             self.panel = Memory(code, product.weight.at((panel * product.depth + start) * wide))
         else:
             self.panel = product.turned
-            _turn(code, product.weight, self.panel, first * product.depth + start, product.depth, self.columns)
+            _turn(code, product.weight, self.panel, first * product.depth + start, product.depth, self.columns, wide)
 
     def tile(self, rows: list[Int], fetch: bool = False) -> None:
         """Add the product over these columns to the sums of a few rows from `top` on; rows may repeat.
 
         Args:
-            fetch: whether what this core reads for the next unit, as a rule, comes near meanwhile.
+            fetch: whether the part of the weight that this core reads for the next unit, as a rule, comes near
+                meanwhile, instead of the next rows of x, which are too few numbers each for a processor to foresee.
         """
         product, code, wide = self.product, self.product.code, self.product.wide
         parts = {(row, at): code.variable(code.constant(0.0)) for row in rows for at in product.columns}
         lefts = {row: (self.top + row) * product.depth + self.start for row in rows}
+        next_row = (self.top + rows[0] + product.tall) * product.depth + self.start
         ahead = (self.first + code.word(product.word.cores) * wide) * product.depth + self.start * wide
         with code.loop(self.columns) as column:
             if fetch:
                 for at in product.columns:
                     product.weight.fetch(ahead + column * wide + at)
+            else:
+                product.x.fetch(next_row + column % 8 * product.depth + column // 8 * 8)
             weights = {at: self.panel.load(column * wide + at) for at in product.columns}
             for row, left in lefts.items():
                 number = product.x.broadcast(left + column)
@@ -209,11 +235,5 @@ class _Block:
         with code.when(self.start > 0):
             for (row, at), part in parts.items():
                 part.store(product.sums.load(row * wide + at) + part.load())
-        with code.either(product.depth > self.start + self.columns) as (more, last):
-            with more:
-                for (row, at), part in parts.items():
-                    product.sums.store(part.load(), row * wide + at)
-            with last:
-                for (row, at), part in parts.items():
-                    place = (self.top + row) * product.step + self.first + at
-                    product.y.store(product.finish(part.load(), self.first + at, place), place)
+        for (row, at), part in parts.items():
+            product.sums.store(part.load(), row * wide + at)

@@ -22,7 +22,7 @@ _WHOLE = 1.5 * 2**23  # added to a number, it leaves no fraction, and the number
 
 @dataclass(frozen=True)
 class Int:
-    """A whole number of the code: an index, a count, an offset."""
+    """A whole number of the code: an index, a count, an offset; one that is divided is not negative."""
 
     code: Code
     value: Any
@@ -40,10 +40,10 @@ class Int:
         return self._with(other, self.code.b.mul)
 
     def __floordiv__(self, other: int | Int) -> Int:
-        return self._with(other, self.code.b.sdiv)
+        return self._with(other, self.code.b.udiv)
 
     def __mod__(self, other: int | Int) -> Int:
-        return self._with(other, self.code.b.srem)
+        return self._with(other, self.code.b.urem)
 
     def __gt__(self, other: int | Int) -> Any:
         return self.code.b.icmp_signed(">", self.value, self.code.number(other).value)
@@ -203,9 +203,12 @@ class Memory:
         return self._place(offset, FLOAT)
 
     def fetch(self, offset: int | Int) -> None:
-        """Have the line of the cache around a number come near; beyond the memory this does nothing."""
-        read, into_first_cache, data = (ir.Constant(INT, flag) for flag in (0, 3, 1))
-        self.code.b.call(self.code.prefetch, [self._place(offset, FLOAT), read, into_first_cache, data])
+        """Have the line of the cache around a number come near; beyond the memory this does nothing.
+
+        Into the second cache: the first waits for no more than ten or so lines at once.
+        """
+        read, into_second_cache, data = (ir.Constant(INT, flag) for flag in (0, 2, 1))
+        self.code.b.call(self.code.prefetch, [self._place(offset, FLOAT), read, into_second_cache, data])
 
     def _place(self, offset: int | Int, kind: Any) -> Any:
         return self.code.b.gep(self.address, [self.code.number(offset).value], source_etype=kind)
