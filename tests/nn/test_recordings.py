@@ -19,8 +19,9 @@ from tercet.models.registry import Backbone, families
 from tercet.nn import attention
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.model import Model
-from tercet.nn.recordings import HostShapeError, RoomBatch, empty
+from tercet.nn.recordings import RoomBatch, empty
 from tercet.nn.room import Arrays, Room
+from tercet.nn.shapeless import HostShapeError
 from tercet.nn.transfer import upload
 from tercet.nn.varlen import VarlenKernel
 

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tercet.nn.jit.words import Lookups
 from tercet.nn.room import Arrays, Room
 from tercet.nn.transfer import upload
+
+_NO_KIND = torch.zeros(1, dtype=torch.int64)  # the type of every token where none is told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +184,22 @@ class PackedBatch:
         return np.stack((np.cumsum(lengths) - lengths, lengths, attended), 1)
 
     @cached_property
+    def lookups(self) -> Lookups:
+        """The batch for `compiled_rows.embed`; on a CPU, and only while the batch lives."""
+        kinds = _NO_KIND if self.token_types is None else self.token_types
+        ids, positions = self.input_ids, self.positions
+        return Lookups(
+            tokens=len(ids),
+            ids=ids.data_ptr(),
+            positions=positions.data_ptr(),
+            kinds=kinds.data_ptr(),
+            kinds_step=0 if self.token_types is None else 1,
+            largest_id=_largest(ids),
+            largest_position=_largest(positions),
+            largest_kind=_largest(kinds),
+        )
+
+    @cached_property
     def first_pooled(self) -> Tensor:
         """(B,) int64: each sequence's first packed token that dense pooling counts, its very first if none does."""
         first = self.cu_seqlens[:-1].long()
@@ -213,6 +232,10 @@ def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
         np.arange(ends[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens)),
         np.concatenate([_types(s) for s in sequences]) if typed else None,
     )
+
+
+def _largest(numbers: Tensor) -> int:
+    return int(numbers.numpy().max())
 
 
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:

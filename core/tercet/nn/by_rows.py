@@ -15,7 +15,6 @@ from tercet.nn.jit.product_kernel import (
     panels_kernel,
     panels_shape,
     product_kernel,
-    units_of,
     vectors_of,
 )
 from tercet.nn.mapped import bring_in
@@ -83,7 +82,7 @@ class RowWeight:
         y = x.new_empty(*x.shape[:-1], self._width)
         first = 0  # byte of a row of y that a part begins with
         for part, width in zip(parts, [self._width] if laid else self._widths, strict=True):
-            words = ProductWords(
+            words = ProductWords.of(
                 x=x.data_ptr(),
                 weight=part.data_ptr(),
                 bias=bias.data_ptr() + first,
@@ -93,7 +92,6 @@ class RowWeight:
                 depth=self._depth,
                 width=width,
                 step=self._width,
-                units=units_of(rows, width),
                 cores=cores,
             )
             together(product_kernel(activation, residual is not None, laid, vectors_of(width)), words)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch
-from tercet.nn.jit.attention_kernel import Words, attention_kernel
+from tercet.nn.jit.attention_kernel import AttentionWords, attention_kernel
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.words import bits
 from tercet.nn.team import together
 
+_ALL = 1 << 30  # tokens on a side where all are seen
 _LARGEST_HEAD = 256  # numbers of a head: a block's keys and values then take 512 kB of a stack
 
 
@@ -41,8 +42,8 @@ def fused_attention(
     extents = batch.extents
     if batch.filler:
         out[int(extents[-1, :2].sum()) :] = 0  # as in `attention`
-    left, right = (batch.max_seqlen if side < 0 else side for side in window)
-    words = Words(
+    left, right = (_ALL if side < 0 else side for side in window)
+    words = AttentionWords(
         q=q.data_ptr(),
         k=k.data_ptr(),
         v=v.data_ptr(),
@@ -53,10 +54,10 @@ def fused_attention(
         heads=heads,
         group=heads // k.shape[1],
         extents=extents.ctypes.data,
-        units=len(extents) * heads,
         left=left,
         right=right,
-        scale=int(np.float32(scale * math.log2(math.e)).view(np.int32)),
+        scale=bits(scale * math.log2(math.e)),
+        units=len(extents) * heads,
     )
     together(attention_kernel(dims, q.dtype, window != (-1, -1)), words)
     return out

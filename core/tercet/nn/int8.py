@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tercet.nn.activations import finish
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, finishing, rounding, units_of
+from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, finishing, rounding
+from tercet.nn.jit.rows import units_of
 from tercet.nn.team import compute_with, together
 
 BYTES_A_WEIGHT = 2  # oneDNN's, and the same by column

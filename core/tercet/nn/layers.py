@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tercet.nn import fused_rows
+from tercet.nn import compiled_rows, fused_rows
 from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch
@@ -16,11 +16,6 @@ from tercet.nn.linear import Linear
 from tercet.nn.norms import LayerNorm, RMSNorm
 from tercet.nn.rotary import Angles, rotate
 from tercet.nn.varlen import Window
-
-# Measured in float32 on Zen 5, 1,024 rows: in four parts on one core all-MiniLM-L6-v2 gains 3 %, in two on two cores
-# bge-base 2; bge-m3's products of 4.2 million weights, which each part reads anew, lose 4.
-_ROWS_IN_CACHE = 384
-_PARTED_WEIGHTS = 3_000_000
 
 
 class Embeddings(nn.Module):
@@ -54,7 +49,12 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Return (T, H)."""
-        x = self._fused(batch) if fused_rows.fuses(self.words.weight) else self._sum(batch)
+        if fused_rows.fuses(self.words.weight):
+            x = self._fused(batch)
+        elif compiled_rows.fuses(self.words.weight):
+            x = self._compiled(batch)
+        else:
+            x = self._sum(batch)
         return x if self.norm is None else self.norm(x)
 
     def _sum(self, batch: PackedBatch) -> Tensor:
@@ -65,6 +65,11 @@ class Embeddings(nn.Module):
             types = batch.token_types
             x = x + (self.token_types.weight[0] if types is None else self.token_types(types))
         return x
+
+    def _compiled(self, batch: PackedBatch) -> Tensor:
+        places = None if self.positions is None else self.positions.weight[self.first_position :]
+        kinds = None if self.token_types is None else self.token_types.weight
+        return compiled_rows.embed(batch.lookups, self.words.weight, places, kinds)
 
     def _fused(self, batch: PackedBatch) -> Tensor:
         places = kinds = None
@@ -136,14 +141,6 @@ class SelfAttention(nn.Module):
         return q, k, v
 
 
-def _parts(rows: int) -> int:
-    """Return in how many parts a core takes so many rows through a feed-forward: what lies between then stays cached.
-
-    A power of two, so that the parts' row counts are among those of `linear.even_rows`.
-    """
-    return 1 << (-(-rows // _ROWS_IN_CACHE) - 1).bit_length()
-
-
 class FeedForward(nn.Module):
     """Two products around an activation; gated, act(gate) · up from one fused product (Shazeer 2020, arXiv:2002.05202).
 
@@ -172,16 +169,6 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Return (T, H), with `residual` added if given."""
-        small = self.up.packed is not None and self.up.in_features * self.up.out_features <= _PARTED_WEIGHTS
-        parts = _parts(len(x) // torch.get_num_threads()) if small else 1
-        if parts == 1:
-            return self._forward(x, residual)
-        rows = -(-len(x) // parts)
-        pieces = torch.split(x, rows)
-        residuals = [None] * len(pieces) if residual is None else torch.split(residual, rows)
-        return torch.cat([self._forward(*part) for part in zip(pieces, residuals, strict=True)])
-
-    def _forward(self, x: Tensor, residual: Tensor | None) -> Tensor:
         inner = self._gate(self.up(x)) if self.gated else self.up(x, activation=self.activation)
         out: Tensor = self.down(inner, residual=residual)
         return out

@@ -13,6 +13,7 @@ from tercet.nn import linear
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head
 from tercet.nn.packed import PackedWeight
+from tercet.nn.programs import Programs
 from tercet.nn.recordings import Recordings
 from tercet.nn.settling import settle
 
@@ -26,7 +27,7 @@ class Model(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleDict(heads)
-        self.recordings = Recordings(backbone)
+        self.recordings, self.programs = Recordings(backbone), Programs(backbone)
         self._settled = False
 
     @torch.inference_mode()
@@ -37,8 +38,9 @@ class Model(nn.Module):
 
     def states(self, batch: PackedBatch) -> Tensor:
         """Return the backbone's (T, H) states, computed at a row count that suits its products."""
-        if (recorded := self.recordings.states(batch)) is not None:
-            return recorded
+        for ready in (self.recordings, self.programs):
+            if (states := ready.states(batch)) is not None:
+                return states
         tokens = len(batch.input_ids)
         filled = batch.filled(linear.even_rows(tokens, self._layout)) if self._layout else batch
         hidden: Tensor = self.backbone(filled)

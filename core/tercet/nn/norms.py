@@ -1,4 +1,7 @@
-"""Norms over the last dimension. On a GPU in half precision each is one pass over memory, in float32 inside."""
+"""Norms over the last dimension, computed in float32 inside.
+
+On a GPU in half precision each is one pass over memory, and so is LayerNorm in float32 on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.nn import fused_rows
+from tercet.nn import compiled_rows, fused_rows
 
 
 class LayerNorm(nn.LayerNorm):
@@ -18,6 +21,8 @@ class LayerNorm(nn.LayerNorm):
         """Return the normalised x, (T, H), same dtype."""
         if fused_rows.fuses(x):
             return fused_rows.layer_norm(x, None, self.weight, self.bias, self.eps)
+        if compiled_rows.fuses(x):
+            return compiled_rows.layer_norm(x, self.weight, self.bias, self.eps)
         return super().forward(x)
 
     def of_sum(self, x: Tensor, product: Callable[..., Tensor]) -> Tensor:
@@ -27,7 +32,8 @@ class LayerNorm(nn.LayerNorm):
         """
         if fused_rows.fuses(x):
             return fused_rows.layer_norm(product(), x, self.weight, self.bias, self.eps)
-        return super().forward(product(residual=x))
+        out: Tensor = self(product(residual=x))
+        return out
 
 
 class RMSNorm(nn.Module):

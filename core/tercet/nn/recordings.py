@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tercet.nn.batch import PackedBatch
 from tercet.nn.room import MOST_TOKENS, Arrays, Room
+from tercet.nn.shapeless import HostShapeError, ShapelessBatch
 from tercet.nn.transfer import upload, views
 
 log = logging.getLogger(__name__)
@@ -29,25 +30,14 @@ _NEVER = -(1 << 60)
 _RECORDING = threading.Lock()
 
 
-class HostShapeError(Exception):
-    """A backbone reads the sequences' own lengths on the host, so that a recording would hold for one batch alone."""
-
-
-class RoomBatch(PackedBatch):
+class RoomBatch(ShapelessBatch):
     """A whole room as a batch, whatever it holds: only what is on the device is known of its sequences."""
-
-    @property
-    def lengths(self) -> Any:
-        """Raise HostShapeError."""
-        raise HostShapeError
 
     @property
     def attended(self) -> Any:
         """Something or None, as of a batch in the room."""
         assert self.room is not None
         return self.key_counts if self.room.masked else None
-
-    runs = real_runs = extents = first_pooled = attended_index = lengths
 
     @property
     def max_seqlen(self) -> int:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
 from tercet.nn.jit.code import Compiled
+from tercet.nn.jit.words import Words
 
 
 def compute_with(cores: int) -> None:
@@ -27,19 +30,31 @@ def compute_with(cores: int) -> None:
         library.set_num_threads(cores)
 
 
-class Words(Protocol):
-    """Whole numbers that a compiled function is given, among them how many units of work it shares out."""
+Step = tuple[Compiled, Words]
 
-    @property
-    def units(self) -> int:
-        """How many there are."""
-        ...
 
-    def __iter__(self) -> Iterator[int]: ...
+@contextmanager
+def noted() -> Iterator[list[Step]]:
+    """Have the calling thread note what `together` is called with, and run none of it."""
+    _OWN.steps = []
+    try:
+        yield _OWN.steps
+    finally:
+        _OWN.steps = None
+
+
+class _Own(threading.local):
+    steps: list[Step] | None = None
+
+
+_OWN = _Own()
 
 
 def together(function: Compiled, words: Words) -> None:
     """Run a function with these words on all cores that the calling thread computes with."""
+    if _OWN.steps is not None:
+        _OWN.steps.append((function, words))
+        return
     memory = np.fromiter(words, np.int64)
     cores = min(torch.get_num_threads(), words.units)
     fork = _fork() if cores > 1 else None

@@ -17,6 +17,7 @@ import torch
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import BFloat16Memory, Int, Memory, Vector
+from tercet.nn.jit.words import Given, WordRows
 
 _KEYS = 256  # keys a block
 _VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
@@ -24,16 +25,16 @@ _NO_SCORE = -1e30  # the largest score before any is known: finite, so that a di
 _NO_SUM = 1e-30  # a sum below it means that nothing was attended to
 
 
-class Words(NamedTuple):
+class AttentionWords(NamedTuple):
     """The kernel's words.
 
     Attributes:
         q, k, v, out: addresses. q_step, k_step, v_step: numbers from a token to the next.
         heads: of queries. group: of them that share keys.
-        extents: address of `PackedBatch.extents`. units: sequences times heads.
+        extents: address of `PackedBatch.extents`.
         left, right: tokens that are seen on either side; read by a windowed kernel alone.
         scale: of scores, for powers of 2, the bits of a float32.
-        next: the unit that is computed next.
+        units, next, done: see `words.Words`; a unit is a head of a sequence.
     """
 
     q: int
@@ -46,14 +47,20 @@ class Words(NamedTuple):
     heads: int
     group: int
     extents: int
-    units: int
     left: int
     right: int
     scale: int
+    units: int
     next: int = 0
+    done: int = 0
+
+    @staticmethod
+    def fit(steps: WordRows, given: Given) -> None:
+        """Write what belongs to a batch into the words of many calls."""
+        steps[:, _WORD.extents], steps[:, _WORD.units] = given.extents, given.sequences * steps[:, _WORD.heads]
 
 
-_WORD = Words(*range(len(Words._fields)))  # where each is
+_WORD = AttentionWords(*range(len(AttentionWords._fields)))  # where each is
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class _Attention:
     def write(self) -> None:
         """Write a loop over all heads of all sequences; threads that run it share them out."""
         code, heads, extents = self.code, self.code.word(_WORD.heads), self.code.words(_WORD.extents)
-        with code.shared_loop(_WORD.next, code.word(_WORD.units)) as unit:
+        with code.shared_loop(_WORD) as unit:
             sequence, head = unit // heads, unit % heads
             start, length, attended = (extents(sequence * 3 + i) for i in range(3))
             key_column = head // code.word(_WORD.group) * self.dims

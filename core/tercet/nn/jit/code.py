@@ -14,6 +14,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from tercet.nn.jit.values import FLOAT, INT, Int, Memory, Vector
+from tercet.nn.jit.words import Words
 
 _WORD, _POINTER = ir.IntType(64), ir.PointerType()
 _COMPILING = Lock()  # LLVM's objects are not for several threads at once
@@ -36,6 +37,9 @@ class Code:
         self.b = ir.IRBuilder(self._function.append_basic_block())
         self._fma = ir.Function(
             self.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{self.lanes}f32"
+        )
+        self._sqrt = ir.Function(
+            self.module, ir.FunctionType(self.vector, [self.vector]), f"llvm.sqrt.v{self.lanes}f32"
         )
         self.prefetch = ir.Function(
             self.module, ir.FunctionType(ir.VoidType(), [_POINTER, INT, INT, INT]), "llvm.prefetch.p0"
@@ -113,17 +117,23 @@ class Code:
         b.position_at_end(after)
 
     @contextmanager
-    def shared_loop(self, counter: int, stop: Int) -> Iterator[Int]:
-        """Repeat what follows for each index that no other thread has taken off the word `counter`, from its value."""
-        b = self.b
+    def shared_loop(self, word: Words) -> Iterator[Int]:
+        """Repeat what follows for each unit of work that no other thread has taken.
+
+        Args:
+            word: which of the argument's words is which.
+        """
+        b, one = self.b, ir.Constant(_WORD, 1)
         head, body, after = (self._function.append_basic_block() for _ in range(3))
-        slot = self._word_at(self._function.args[0], counter)
+        units = self.word(word.units)
+        following, done = (self._word_at(self._function.args[0], at) for at in (word.next, word.done))
         b.branch(head)
         b.position_at_end(head)
-        index = b.atomic_rmw("add", slot, ir.Constant(_WORD, 1), "monotonic")
-        b.cbranch(b.icmp_signed("<", index, stop.value), body, after)
+        index = b.atomic_rmw("add", following, one, "monotonic")
+        b.cbranch(b.icmp_signed("<", index, units.value), body, after)
         b.position_at_end(body)
         yield Int(self, index)
+        b.atomic_rmw("add", done, one, "release")
         b.branch(head)
         b.position_at_end(after)
 
@@ -177,6 +187,10 @@ class Code:
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
         """Return a · b + c, rounded once."""
         return Vector(self, self.b.call(self._fma, [a.value, b.value, c.value]))
+
+    def sqrt(self, x: Vector) -> Vector:
+        """Return the square roots."""
+        return Vector(self, self.b.call(self._sqrt, [x.value]))
 
     def finish(self) -> Compiled:
         """Return the function, compiled."""

@@ -12,10 +12,11 @@ the other, whichever way the weight lies. It depends on its own row of x alone.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from tercet.nn.jit.code import Code, Kernel, vector_shape
 from tercet.nn.jit.values import Int, Memory, Vector
+from tercet.nn.jit.words import Given, WordRows
 
 _ROWS = 512  # of x a unit of work
 _DEPTH = 128  # columns that are summed, and turned, at once
@@ -29,7 +30,7 @@ class ProductWords(NamedTuple):
         x: address of (rows, depth). weight: of (width, depth) or of panels. bias: of (width,).
         residual: of (rows, width), or 0. y: of (rows, width).
         rows, depth, width: the shape; `fits` says which can be. step: numbers from a row of y and residual to the next.
-        units: of work. cores: that share them. next: the one that is done next.
+        panels: of the weight. cores: that share the work. units, next, done: see `words.Words`.
     """
 
     x: int
@@ -41,9 +42,27 @@ class ProductWords(NamedTuple):
     depth: int
     width: int
     step: int
-    units: int
+    panels: int
     cores: int
+    units: int
     next: int = 0
+    done: int = 0
+
+    @classmethod
+    def of(cls, rows: int, depth: int, width: int, **others: int) -> Self:
+        """Return the words for a product of this shape."""
+        panels = panels_shape(depth, width)[0]
+        units = panels * -(-rows // _ROWS)
+        return cls(rows=rows, depth=depth, width=width, panels=panels, units=units, **others)
+
+    @staticmethod
+    def fit(steps: WordRows, given: Given) -> None:
+        """Write what belongs to a batch into the words of many calls."""
+        steps[:, _PRODUCT.rows], steps[:, _PRODUCT.cores] = given.tokens, given.cores
+        steps[:, _PRODUCT.units] = steps[:, _PRODUCT.panels] * -(-given.tokens // _ROWS)
+
+
+_PRODUCT = ProductWords(*range(len(ProductWords._fields)))  # where each is
 
 
 class PanelsWords(NamedTuple):
@@ -51,7 +70,7 @@ class PanelsWords(NamedTuple):
 
     Attributes:
         weight: address of (width, depth). panels: of what `panels_shape` says. depth, width: the shape.
-        units: panels. next: the one that is laid next.
+        units, next, done: see `words.Words`; a unit is a panel.
     """
 
     weight: int
@@ -60,6 +79,7 @@ class PanelsWords(NamedTuple):
     width: int
     units: int
     next: int = 0
+    done: int = 0
 
 
 def fits(depth: int, width: int) -> bool:
@@ -87,11 +107,6 @@ def panels_shape(depth: int, width: int) -> tuple[int, int, int]:
     return -(-width // wide), depth, wide
 
 
-def units_of(rows: int, width: int) -> int:
-    """Return how many units of work a product is: panels for each block of rows."""
-    return -(-rows // _ROWS) * panels_shape(0, width)[0]
-
-
 def _shape() -> tuple[int, int]:
     shape = vector_shape()
     assert shape is not None
@@ -117,7 +132,7 @@ def panels_kernel(code: Code, vectors: int) -> None:
     word = PanelsWords(*range(len(PanelsWords._fields)))
     depth, wide = code.word(word.depth), vectors * code.lanes
     weight, panels = (Memory(code, code.pointer(at)) for at in (word.weight, word.panels))
-    with code.shared_loop(word.next, code.word(word.units)) as unit:
+    with code.shared_loop(word) as unit:
         panel = Memory(code, panels.at(unit * depth * wide))
         _turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth, wide)
 
@@ -147,7 +162,7 @@ class _Product:
 
     def __init__(self, code: Code, activation: str | None, added: bool, laid: bool, vectors: int) -> None:
         self.code, self.activation, self.added, self.laid = code, activation, added, laid
-        self.word = ProductWords(*range(len(ProductWords._fields)))
+        self.word = _PRODUCT
         self.x, self.weight, self.bias, self.residual, self.y = (Memory(code, code.pointer(at)) for at in self.word[:5])
         self.rows, self.depth, self.width, self.step = (code.word(at) for at in self.word[5:9])
         self.wide = vectors * code.lanes
@@ -164,8 +179,8 @@ class _Product:
         What two panels hold is computed alike and written twice.
         """
         code = self.code
-        panels = (self.width + (self.wide - 1)) // self.wide
-        with code.shared_loop(self.word.next, code.word(self.word.units)) as unit:
+        panels = code.word(self.word.panels)
+        with code.shared_loop(self.word) as unit:
             panel = unit % panels
             first = _first(panel, self.width, self.wide)
             top = unit // panels * _ROWS

@@ -9,15 +9,14 @@ x · w = step · (u · w) + low · Σ w + the two excesses times their weights, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.values import ByteMemory, Int, Memory, Vector
+from tercet.nn.jit.rows import each_row
+from tercet.nn.jit.values import ByteMemory, Memory, Vector
 
 ROW = 6  # numbers that are kept of a row: step, low, the excess above and below, the place of each
-_ROWS = 8  # of a unit of work
 _LEAST_STEP = 1e-30  # of a row whose numbers are all the same
 _Choice = Callable[[Vector, Vector], Vector]
 
@@ -27,7 +26,7 @@ class RoundingWords(NamedTuple):
 
     Attributes:
         x: address of (rows, width) float32. steps: of (rows, `ROW`) float32, what is kept of each row.
-        out: of (rows, width) uint8. rows, width: the shape. units: of work. next: the one that is done next.
+        out: of (rows, width) uint8. rows, width: the shape. units, next, done: see `words.Words`.
     """
 
     x: int
@@ -37,6 +36,7 @@ class RoundingWords(NamedTuple):
     width: int
     units: int
     next: int = 0
+    done: int = 0
 
 
 class FinishingWords(NamedTuple):
@@ -46,7 +46,7 @@ class FinishingWords(NamedTuple):
         y: address of (rows, width) float32, u · w, overwritten. steps: what `rounding` wrote.
         columns: of (numbers of a row of x, width) int8, the weights by column. scales: of (width,) float32, theirs.
         sums, bias: of (width,) float32, Σ w and what is added. residual: of (rows, width) float32, or 0.
-        rows, width: the shape. units: of work. next: the one that is done next.
+        rows, width: the shape. units, next, done: see `words.Words`.
     """
 
     y: int
@@ -60,21 +60,7 @@ class FinishingWords(NamedTuple):
     width: int
     units: int
     next: int = 0
-
-
-def units_of(rows: int) -> int:
-    """Return how many units of work so many rows are."""
-    return -(-rows // _ROWS)
-
-
-@contextmanager
-def _each_row(code: Code, word: RoundingWords | FinishingWords) -> Iterator[Int]:
-    """Repeat what follows for each row, a unit of work at a time."""
-    rows = code.word(word.rows)
-    with code.shared_loop(word.next, code.word(word.units)) as unit:
-        first = unit * _ROWS
-        with code.loop((first + _ROWS).least(rows), start=first) as row:
-            yield row
+    done: int = 0
 
 
 @Kernel
@@ -85,7 +71,7 @@ def rounding(code: Code) -> None:
         kind(code, code.pointer(at)) for kind, at in ((Memory, word.x), (Memory, word.steps), (ByteMemory, word.out))
     )
     width, lanes = code.word(word.width), code.lanes
-    with _each_row(code, word) as row:
+    with each_row(code, word) as row:
         above, below = _Two(code, Vector.at_least, Vector.at_most), _Two(code, Vector.at_most, Vector.at_least)
         unsound = code.variable(code.constant(0.0))
         with code.loop(width, step=lanes) as at:
@@ -145,7 +131,7 @@ def finishing(code: Code, activation: str | None, added: bool) -> None:
     )
     columns = ByteMemory(code, code.pointer(word.columns))
     width = code.word(word.width)
-    with _each_row(code, word) as row:
+    with each_row(code, word) as row:
         step, low, above, below = (steps.broadcast(row * ROW + at) for at in range(4))
         above_at, below_at = (steps.whole(row * ROW + at) for at in (4, 5))
         with code.loop(width, step=code.lanes) as at:

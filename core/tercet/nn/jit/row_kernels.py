@@ -1,0 +1,127 @@
+"""What is done to each token's row by itself: looking it up in the tables of a model's input layer, and norms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tercet.nn.jit.code import Code, Kernel
+from tercet.nn.jit.rows import each_row, units_of
+from tercet.nn.jit.values import Memory, Vector
+from tercet.nn.jit.words import Given, Lookups, WordRows
+
+
+class NormWords(NamedTuple):
+    """The words of `layer_norm_kernel`.
+
+    Attributes:
+        x, y: addresses of (rows, width) float32; they may be one. weight, bias: of (width,); bias 0 for none.
+        rows, width: the shape. share, eps: the bits of float32, of 1 / width and of what is added to the variance.
+        units, next, done: see `words.Words`.
+    """
+
+    x: int
+    y: int
+    weight: int
+    bias: int
+    rows: int
+    width: int
+    share: int
+    eps: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+    @staticmethod
+    def fit(steps: WordRows, given: Given) -> None:
+        """Write what belongs to a batch into the words of many calls."""
+        steps[:, _NORM.rows], steps[:, _NORM.units] = given.tokens, units_of(given.tokens)
+
+
+class EmbedWords(NamedTuple):
+    """The words of `embed_kernel`.
+
+    Attributes:
+        ids: address of (rows,) int64. table: of (·, width) float32. y: of (rows, width).
+        positions, position_table: as ids and table; a token's place in its text, and the table from the row of the
+            first place on.
+        kinds, kind_table: the same for token types. kinds_step: 1, or 0 where one number serves every row.
+        rows, width: the shape. words, places, types: rows of the tables.
+        units, next, done: see `words.Words`.
+    """
+
+    ids: int
+    table: int
+    y: int
+    positions: int
+    position_table: int
+    kinds: int
+    kind_table: int
+    kinds_step: int
+    rows: int
+    width: int
+    words: int
+    places: int
+    types: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+    def check(self, asked: Lookups) -> None:
+        """Raise IndexError if a batch asks for a row that a table does not have."""
+        most = {"token id": asked.largest_id, "position": asked.largest_position, "token type": asked.largest_kind}
+        for (what, largest), rows in zip(most.items(), (self.words, self.places, self.types), strict=True):
+            if largest >= rows > 0:
+                raise IndexError(f"{what} {largest} is beyond its table of {rows} rows")
+
+    @staticmethod
+    def fit(steps: WordRows, given: Given) -> None:
+        """Write what belongs to a batch into the words of many calls, or raise IndexError as `check` does."""
+        asked = given.lookups
+        for words in steps.tolist():
+            EmbedWords(*words).check(asked)
+        steps[:, _EMBED.rows], steps[:, _EMBED.units] = asked.tokens, units_of(asked.tokens)
+        steps[:, _EMBED.ids], steps[:, _EMBED.positions] = asked.ids, asked.positions
+        steps[:, _EMBED.kinds], steps[:, _EMBED.kinds_step] = asked.kinds, asked.kinds_step
+
+
+_NORM = NormWords(*range(len(NormWords._fields)))  # where each is
+_EMBED = EmbedWords(*range(len(EmbedWords._fields)))
+
+
+@Kernel
+def layer_norm_kernel(code: Code, shifts: bool) -> None:
+    """Write (x − mean) / √(variance + eps) · weight, plus the bias if it `shifts`; rows fill vectors."""
+    x, y, weight, bias = (Memory(code, code.pointer(at)) for at in _NORM[:4])
+    width, share, eps = code.word(_NORM.width), code.scalar(_NORM.share), code.scalar(_NORM.eps)
+    with each_row(code, _NORM) as row:
+        start, total, spread = row * width, *(code.variable(code.constant(0.0)) for _ in range(2))
+        with code.loop(width, step=code.lanes) as at:
+            total.store(total.load() + x.load(start + at))
+        mean = total.load().across(Vector.__add__) * share
+        with code.loop(width, step=code.lanes) as at:
+            off = x.load(start + at) - mean
+            spread.store(code.fma(off, off, spread.load()))
+        inverse = code.constant(1.0) / code.sqrt(spread.load().across(Vector.__add__) * share + eps)
+        with code.loop(width, step=code.lanes) as at:
+            scaled = (x.load(start + at) - mean) * inverse
+            out = code.fma(scaled, weight.load(at), bias.load(at)) if shifts else scaled * weight.load(at)
+            y.store(out, start + at)
+
+
+@Kernel
+def embed_kernel(code: Code, placed: bool, typed: bool) -> None:
+    """Write the sum of the rows that each token has in the table of words, and of positions and types if asked."""
+    table, y, position_table, kind_table = (
+        Memory(code, code.pointer(at)) for at in (_EMBED.table, _EMBED.y, _EMBED.position_table, _EMBED.kind_table)
+    )
+    ids, positions, kinds = (code.words(at) for at in (_EMBED.ids, _EMBED.positions, _EMBED.kinds))
+    width, kinds_step = code.word(_EMBED.width), code.word(_EMBED.kinds_step)
+    with each_row(code, _EMBED) as row:
+        parts = [(table, ids(row) * width)]
+        if placed:
+            parts.append((position_table, positions(row) * width))
+        if typed:
+            parts.append((kind_table, kinds(row * kinds_step) * width))
+        with code.loop(width, step=code.lanes) as at:
+            first, *others = (memory.load(start + at) for memory, start in parts)
+            y.store(sum(others, first), row * width + at)
