@@ -49,7 +49,7 @@ def test_weights_are_laid_into_panels_and_answer_alike(layer: Linear) -> None:
 
 def test_a_weight_that_is_gone_is_left_out(layer: Linear, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[RowWeight] = []
-    monkeypatch.setattr(RowWeight, "lay", lambda weight: done.append(weight))
+    monkeypatch.setattr(RowWeight, "lay", lambda weight, place: done.append(weight))
     gone, go_on = copy.deepcopy(layer), threading.Event()
     settling.SETTLER.put(lambda: go_on.wait(30))
     settling.settle(nn.Sequential(gone, layer))
@@ -62,7 +62,7 @@ def test_a_weight_that_is_gone_is_left_out(layer: Linear, monkeypatch: pytest.Mo
 def test_without_memory_a_weight_stays_as_it_is(
     layer: Linear, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(weight: RowWeight) -> None:
+    def fail(weight: RowWeight, place: torch.Tensor) -> None:
         raise MemoryError("no memory")
 
     monkeypatch.setattr(RowWeight, "lay", fail)

@@ -177,11 +177,12 @@ class PackedBatch:
 
     @cached_property
     def extents(self) -> NDArray[np.int64]:
-        """(B, 3) int64, filler left out: each sequence's first packed token, length, and tokens attended to."""
-        count = len(self.sequences) - self.filler
-        lengths = np.array(self.lengths[:count])
-        attended = lengths if self.attended is None else np.array(self.attended[:count])
-        return np.stack((np.cumsum(lengths) - lengths, lengths, attended), 1)
+        """(B, 3), filler left out: each sequence's first packed token, length, and tokens attended to; on a CPU."""
+        ends = self.cu_seqlens.numpy()[: len(self.sequences) - self.filler + 1]
+        extents = np.empty((len(ends) - 1, 3), np.int64)
+        extents[:, 0], extents[:, 1] = ends[:-1], np.diff(ends)
+        extents[:, 2] = extents[:, 1] if self.attended is None else self.attended[: len(extents)]
+        return extents
 
     @cached_property
     def lookups(self) -> Lookups:
@@ -208,6 +209,16 @@ class PackedBatch:
         starts = [s.pooled_from if s.pooled_from < len(s) else 0 for s in self.sequences]
         return first + _sent(np.array(starts), first.device)
 
+    @cached_property
+    def pooled_spans(self) -> NDArray[np.int64]:
+        """(B, 3), on a CPU: each sequence's first packed token that pooling counts (or its very first); how many."""
+        if self.pool_mask is None:
+            return self.extents
+        spans, left_out = self.extents.copy(), np.array([s.pooled_from for s in self.sequences])
+        spans[:, 0] += np.where(left_out < spans[:, 1], left_out, 0)
+        spans[:, 1] = np.maximum(spans[:, 1] - left_out, 0)
+        return spans
+
     def filled(self, tokens: int) -> PackedBatch:
         """Return the batch with filler sequences at its end, `tokens` in all; the states of filler mean nothing."""
         missing = tokens - len(self.input_ids)
@@ -223,15 +234,13 @@ class PackedBatch:
 
 
 def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
-    ends = list(accumulate(map(len, sequences), initial=0))
-    cu_seqlens = np.array(ends, np.int32)
+    cu_seqlens = np.array([0, *accumulate(map(len, sequences))], np.int32)
+    positions = np.arange(cu_seqlens[-1])
+    if len(sequences) > 1:
+        positions -= np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
     typed = any(s.token_types is not None for s in sequences)
-    return Arrays(
-        cu_seqlens,
-        np.concatenate([s.input_ids for s in sequences]),
-        np.arange(ends[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens)),
-        np.concatenate([_types(s) for s in sequences]) if typed else None,
-    )
+    ids = np.concatenate([s.input_ids for s in sequences])
+    return Arrays(cu_seqlens, ids, positions, np.concatenate([_types(s) for s in sequences]) if typed else None)
 
 
 def _largest(numbers: Tensor) -> int:

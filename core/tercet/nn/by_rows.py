@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -39,7 +40,6 @@ class RowWeight:
         self._widths = [len(part) for part in parts]
         self._width, self._depth = sum(self._widths), parts[0].shape[1]
         self._nothing = parts[0].new_zeros(self._width)
-        self._used: set[tuple[str | None, bool]] = set()  # kernels, by their first two arguments
         self._held = [part.contiguous() for part in parts], False  # what the kernel reads, and whether it is panels
         for part in self._held[0]:  # now, on the thread that loads, and not in a batch, on all cores
             bring_in(part)
@@ -54,17 +54,26 @@ class RowWeight:
         """Whether it lies in panels."""
         return self._held[1]
 
-    def lay(self) -> None:
-        """Lay the weight into panels, on the calling thread; products may be under way on others."""
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes in panels."""
+        return math.prod(panels_shape(self._depth, self._width)) * torch.float32.itemsize
+
+    def lay(self, place: Tensor | None = None) -> None:
+        """Lay the weight into panels, on the calling thread; products may be under way on others.
+
+        Args:
+            place: (nbytes,) uint8 for them, or None for memory of their own.
+        """
         parts, laid = self._held
         if laid:
             return
         weight = torch.cat(parts) if len(parts) > 1 else parts[0]
-        panels = weight.new_empty(panels_shape(self._depth, self._width))
+        place = torch.empty(self.nbytes, dtype=torch.uint8) if place is None else place
+        panels = place.view(torch.float32).view(panels_shape(self._depth, self._width))
         words = PanelsWords(weight.data_ptr(), panels.data_ptr(), self._depth, self._width, units=len(panels))
         together(panels_kernel(vectors_of(self._width)), words)
-        for kernel in list(self._used):  # compiled here, or the next product would wait for that
-            product_kernel(*kernel, True, vectors_of(self._width))
+        product_kernel(True, vectors_of(self._width))  # compiled here, or the next product would wait for that
         self._held = [panels], True
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
@@ -77,7 +86,6 @@ class RowWeight:
     def _product(self, x: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
         assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
         parts, laid = self._held
-        self._used.add((activation, residual is not None))
         rows, cores = x.numel() // self._depth, torch.get_num_threads()
         y = x.new_empty(*x.shape[:-1], self._width)
         first = 0  # byte of a row of y that a part begins with
@@ -92,8 +100,9 @@ class RowWeight:
                 depth=self._depth,
                 width=width,
                 step=self._width,
+                gelu=int(activation == "gelu"),
                 cores=cores,
             )
-            together(product_kernel(activation, residual is not None, laid, vectors_of(width)), words)
+            together(product_kernel(laid, vectors_of(width)), words)
             first += width * y.itemsize
         return y

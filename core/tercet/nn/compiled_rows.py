@@ -1,4 +1,4 @@
-"""Row by row on a CPU, by compiled kernels: embeddings and norms in one pass over memory each.
+"""Row by row on a CPU, by compiled kernels: embeddings, norms and pooling in one pass over memory each.
 
 Torch's own operations take more passes, and ten times as long as the work for few rows. Where the kernels do not run,
 callers use torch.
@@ -6,11 +6,21 @@ callers use torch.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.jit.row_kernels import EmbedWords, NormWords, embed_kernel, layer_norm_kernel
+from tercet.nn.jit.pool_kernel import PoolWords, pool_kernel
+from tercet.nn.jit.row_kernels import (
+    EmbedWords,
+    NormWords,
+    UnitWords,
+    embed_kernel,
+    layer_norm_kernel,
+    unit_kernel,
+)
 from tercet.nn.jit.rows import units_of
 from tercet.nn.jit.words import Lookups, bits
 from tercet.nn.team import together
@@ -39,6 +49,29 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
         units=units_of(rows),
     )
     together(layer_norm_kernel(bias is not None), words)
+    return out
+
+
+def unit(x: Tensor, least: float) -> Tensor:
+    """Return x / max(‖x‖, least) for each row, (T, H)."""
+    x = x.contiguous()
+    out, (rows, width) = torch.empty_like(x), x.shape
+    words = UnitWords(x.data_ptr(), out.data_ptr(), rows, width, bits(least), units=units_of(rows))
+    together(unit_kernel(), words)
+    return out
+
+
+def pooled(x: Tensor, spans: NDArray[np.int64], how: str) -> Tensor:
+    """Return one row for each sequence, (B, H).
+
+    Args:
+        x: (T, H).
+        spans: `PackedBatch.pooled_spans`.
+        how: "mean", "mean_sqrt_len" or "cls".
+    """
+    x, out = x.contiguous(), x.new_empty(len(spans), x.shape[1])
+    words = PoolWords(x=x.data_ptr(), y=out.data_ptr(), spans=spans.ctypes.data, width=x.shape[1], units=len(spans))
+    together(pool_kernel(how), words)
     return out
 
 

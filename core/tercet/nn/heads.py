@@ -8,11 +8,14 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tercet.nn import compiled_rows
 from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.batch import PackedBatch
 from tercet.nn.linear import Linear
 from tercet.nn.pooling import pool
 from tercet.nn.transfer import to_host
+
+_LEAST_LENGTH = 1e-12
 
 
 class Head(nn.Module):
@@ -57,7 +60,11 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return unit vectors, same shape."""
-        return F.normalize(x, dim=-1)
+        return (
+            compiled_rows.unit(x, _LEAST_LENGTH)
+            if compiled_rows.fuses(x)
+            else F.normalize(x, dim=-1, eps=_LEAST_LENGTH)
+        )
 
 
 class DenseHead(Head):

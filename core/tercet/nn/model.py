@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -33,14 +33,18 @@ class Model(nn.Module):
     @torch.inference_mode()
     def forward(self, batch: PackedBatch, outputs: Iterable[str]) -> dict[str, Tensor]:
         """Return each named head's output on the device, without waiting for the device."""
+        heads = {name: (self._head(name), partial(self._read, name)) for name in outputs}
+        if (results := self.programs.run(batch, heads)) is not None:
+            return dict(zip(heads, results, strict=True))
         hidden = self.states(batch)
-        return {name: self._read(name, hidden, batch) for name in outputs}
+        return {name: read(hidden, batch) for name, (_, read) in heads.items()}
 
     def states(self, batch: PackedBatch) -> Tensor:
         """Return the backbone's (T, H) states, computed at a row count that suits its products."""
-        for ready in (self.recordings, self.programs):
-            if (states := ready.states(batch)) is not None:
-                return states
+        if (recorded := self.recordings.states(batch)) is not None:
+            return recorded
+        if (computed := self.programs.run(batch, {})) is not None:
+            return computed[0]
         tokens = len(batch.input_ids)
         filled = batch.filled(linear.even_rows(tokens, self._layout)) if self._layout else batch
         hidden: Tensor = self.backbone(filled)

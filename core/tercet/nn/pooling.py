@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tercet.nn import compiled_rows
 from tercet.nn.batch import PackedBatch
 
 
@@ -92,9 +93,18 @@ POOLINGS: dict[str, Callable[[Tensor, PackedBatch], Tensor]] = {
     "weightedmean": weighted_mean,
     "lasttoken": last_token,
 }
+_COMPILED = {"cls", "mean", "mean_sqrt_len"}  # those that `compiled_rows` has too
+
+
+def _pooled(hidden: Tensor, batch: PackedBatch, name: str) -> Tensor:
+    if name in _COMPILED and hidden.device.type == "cpu":
+        states = hidden if name == "cls" else hidden.float()
+        if compiled_rows.fuses(states):
+            return compiled_rows.pooled(states, batch.pooled_spans, name)
+    return POOLINGS[name](hidden, batch)
 
 
 def pool(hidden: Tensor, batch: PackedBatch, poolings: tuple[str, ...]) -> Tensor:
     """Return (B, H · len(poolings)) float32: the named poolings side by side, computed in float32."""
-    pooled = [POOLINGS[name](hidden, batch).float() for name in poolings]
+    pooled = [_pooled(hidden, batch, name).float() for name in poolings]
     return pooled[0] if len(pooled) == 1 else torch.cat(pooled, -1)

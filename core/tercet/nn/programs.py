@@ -7,8 +7,8 @@ as many turns at its lock. So a pass is traced once: its functions are noted and
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,51 +20,76 @@ from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.program_kernel import ProgramWords, program_kernel
-from tercet.nn.jit.words import Given, StepWords, WordRows
+from tercet.nn.jit.words import Given, StepWords
 from tercet.nn.linear import Linear
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
 from tercet.nn.team import noted, together
 
-# Of a batch; an engine makes none longer in float32 on a CPU, unless of one sequence. A prime: rows of a step that are
-# so many are the batch's tokens, and not by chance those of something else.
-MOST_TOKENS = 1_031
+# Of a batch; an engine makes none with more tokens in float32 on a CPU, unless of one sequence. Primes: so many rows of
+# a step are the batch's tokens, or its sequences, and not by chance something else.
+MOST_TOKENS, _SEQUENCES = 1_031, 1_021
 _ALLOCATIONS = {torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like}
+
+Read = Callable[[Tensor, PackedBatch], Tensor]  # states (T, H) → what a head makes of them
 
 
 class UntraceableError(Exception):
-    """A backbone computes by something else than functions that can be noted."""
+    """A model computes by something else than functions that can be noted."""
 
 
 class Programs:
-    """The programs of one backbone, made as its batches come; a thread runs the one that it made itself."""
+    """The programs of one model, made as its batches come; a thread runs those that it made itself."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone
-        self._made: dict[int, Program] = {}
-        self._refused = False
-        self._settled = False
+        self._made: dict[tuple[int, tuple[str, ...]], Program | None] = {}
 
-    def states(self, batch: PackedBatch) -> Tensor | None:
-        """Return the batch's (T, H) states, or None where there is no program for it."""
-        if self._refused or len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
+    def run(self, batch: PackedBatch, heads: Mapping[str, tuple[nn.Module, Read]]) -> list[Tensor] | None:
+        """Return what each head makes of the batch, or its (T, H) states without any; None if there is no program.
+
+        Args:
+            batch: of any device.
+            heads: by name, and how each is asked.
+        """
+        if len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
             return None
-        self._settled = self._settled or self._are_laid()
-        if not self._settled:
-            return None
-        thread = threading.get_ident()
-        if thread not in self._made:
+        key = threading.get_ident(), tuple(heads)
+        if key not in self._made:
             try:
-                self._made[thread] = traced(self._backbone)
+                if not _are_laid([self._backbone, *(head for head, _ in heads.values())]):
+                    return None
+                self._made[key] = traced(self._backbone, [read for _, read in heads.values()])
             except (HostShapeError, UntraceableError):
-                self._refused = True
-                return None
-        return self._made[thread].run(batch)
+                self._made[key] = None
+        program = self._made[key]
+        return None if program is None else program.run(batch)
 
-    def _are_laid(self) -> bool:
-        """Whether every product is by a kernel of our own whose weight stays where it is from now on."""
-        weights = [part.packed for part in self._backbone.modules() if isinstance(part, Linear)]
-        self._refused = not all(isinstance(weight, RowWeight) for weight in weights)
-        return not self._refused and all(weight.laid for weight in weights if isinstance(weight, RowWeight))
+
+def _are_laid(modules: Iterable[nn.Module]) -> bool:
+    """Whether the products' weights stay where they are from now on.
+
+    Raises:
+        UntraceableError: some products are not by our own kernel.
+    """
+    products = (part for module in modules for part in module.modules() if isinstance(part, Linear))
+    weights = [part.packed for part in products]
+    rows = [weight for weight in weights if isinstance(weight, RowWeight)]
+    if len(rows) < len(weights):
+        raise UntraceableError("a product is by a library's kernel")
+    return all(weight.laid for weight in rows)
+
+
+class Result(NamedTuple):
+    """What a program gives.
+
+    Attributes:
+        of_sequences: whether it has a row for each sequence, and not for each token. width: of a row.
+        place: the word of a step that says where it is written.
+    """
+
+    of_sequences: bool
+    width: int
+    place: tuple[int, int]
 
 
 class Program:
@@ -72,60 +97,76 @@ class Program:
 
     Args:
         steps: its functions, and what they were given for another batch.
-        states: where the last of them wrote the (T, H) states.
+        results: what some of them wrote.
         arena: what they compute in.
+
+    Raises:
+        UntraceableError: a result is something else than what a step wrote last.
     """
 
-    def __init__(self, steps: Sequence[tuple[Compiled, StepWords]], states: Tensor, arena: Arena) -> None:
-        self._width, self._dtype, self._arena = states.shape[1], states.dtype, arena
+    def __init__(self, steps: Sequence[tuple[Compiled, StepWords]], results: Sequence[Tensor], arena: Arena) -> None:
+        self._arena = arena
         self._functions = [function for function, _ in steps]  # which hold their code
-        kinds = list(dict.fromkeys(type(words) for _, words in steps))
-        order = sorted(range(len(steps)), key=lambda i: kinds.index(type(steps[i][1])))  # so that kinds lie together
-        laid = [list(steps[i][1]) for i in order]
-        self._blank = np.array([words + [0] * (max(map(len, laid)) - len(words)) for words in laid])
+        calls = [words for _, words in steps]
+        kinds = [(type(words), getattr(words, "rows", MOST_TOKENS) == _SEQUENCES) for words in calls]
+        order = sorted(range(len(steps)), key=lambda i: kinds.index(kinds[i]))  # so that kinds lie together
+        longest = max(len(words._fields) for words in calls)
+        self._blank = np.array([[*calls[i], *[0] * (longest - len(calls[i]._fields))] for i in order])
         self._words = self._blank.copy()
-        self._fits: list[tuple[Callable[[WordRows, Given], None], WordRows]] = []
-        start = 0
-        for kind in kinds:
-            stop = start + sum(type(words) is kind for _, words in steps)
-            self._fits.append((kind.fit, self._words[start:stop, : len(kind._fields)]))
+        self._fits, start = [], 0
+        for kind, of_sequences in dict.fromkeys(kinds):
+            stop = start + kinds.count((kind, of_sequences))
+            self._fits.append((kind.fit, self._words[start:stop, : len(kind._fields)], of_sequences))
             start = stop
-        places = np.argsort(order)
+        places = np.argsort(order).tolist()
         self._table = np.array([self._addresses(*step, place) for step, place in zip(steps, places, strict=True)])
-        self._out = places[-1], steps[-1][1]._fields.index("y")
-        assert self._blank[self._out] == states.data_ptr(), "the last step of a pass writes its states"
+        self._results = [_result(result, calls, places) for result in results]
 
     def _addresses(self, function: Compiled, words: StepWords, place: int) -> tuple[int, int, int]:
         """Return the three words that `ProgramWords.steps` has for a step whose words lie in that row."""
         address = self._words[place].ctypes.data
         return function.address, address, address + words._fields.index("units") * self._words.itemsize
 
-    def run(self, batch: PackedBatch) -> Tensor:
-        """Return the (T, H) states of a batch, in memory of their own."""
-        cores = torch.get_num_threads()
-        lookups, extents = batch.lookups, batch.extents
-        states = torch.empty(lookups.tokens, self._width, dtype=self._dtype)
+    def run(self, batch: PackedBatch) -> list[Tensor]:
+        """Return the results for a batch, in memory of their own."""
+        lookups, extents, spans = batch.lookups, batch.extents, batch.pooled_spans
+        cores, count = torch.get_num_threads(), len(extents)
+        given = Given(lookups.tokens, count, extents.ctypes.data, spans.ctypes.data, lookups, cores)
         np.copyto(self._words, self._blank)
-        given = Given(lookups.tokens, len(extents), extents.ctypes.data, lookups, cores)
-        for fit, words in self._fits:
-            fit(words, given)
-        self._words[self._out] = states.data_ptr()
+        for fit, words, of_sequences in self._fits:
+            fit(words, given._replace(tokens=count) if of_sequences else given)
+        results = []
+        for result in self._results:
+            results.append(torch.empty(count if result.of_sequences else lookups.tokens, result.width))
+            self._words[result.place] = results[-1].data_ptr()
         together(program_kernel(), ProgramWords(self._table.ctypes.data, len(self._table), units=cores))
-        return states
+        return results
 
 
-def traced(backbone: nn.Module) -> Program:
-    """Return the backbone's pass.
+def _result(result: Tensor, calls: Sequence[StepWords], places: Sequence[int]) -> Result:
+    address = result.data_ptr()
+    last = max((i for i, words in enumerate(calls) if address in words), default=None)
+    if last is None or getattr(calls[last], "y", None) != address:
+        raise UntraceableError("a result is read again, or is no step's own")
+    return Result(len(result) == _SEQUENCES, result.shape[1], (places[last], calls[last]._fields.index("y")))
+
+
+def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
+    """Return a pass that gives what some heads make of the backbone's states, or, without any, the states.
 
     Raises:
-        HostShapeError, UntraceableError: it has none that would hold for other batches.
+        HostShapeError, UntraceableError: there is none that would hold for other batches.
     """
-    batch, arena = _AnyBatch.of([TokenSequence(np.zeros(1, np.int64))] * MOST_TOKENS), _OWN.arena
+    ones = [TokenSequence(np.zeros(1, np.int64))] * (_SEQUENCES - 1)
+    batch = _AnyBatch.of([*ones, TokenSequence(np.zeros(MOST_TOKENS - len(ones), np.int64))])
+    arena = _OWN.arena
     with noted() as steps, _Tracing(arena):
         states = backbone(batch)
-    if not all(hasattr(words, "fit") and getattr(words, "rows", MOST_TOKENS) == MOST_TOKENS for _, words in steps):
-        raise UntraceableError("some rows are not the batch's tokens, or a function cannot be told of another batch")
-    return Program(cast(list[tuple[Compiled, StepWords]], steps), states, arena)
+        results = [read(states, batch) for read in reads] or [states]
+    for _, words in steps:
+        if not hasattr(words, "fit") or getattr(words, "rows", MOST_TOKENS) not in (MOST_TOKENS, _SEQUENCES):
+            raise UntraceableError("some rows are not the batch's, or a function cannot be told of another batch")
+    return Program(cast(list[tuple[Compiled, StepWords]], steps), results, arena)
 
 
 class _AnyBatch(ShapelessBatch):
@@ -133,11 +174,10 @@ class _AnyBatch(ShapelessBatch):
 
     @property
     def extents(self) -> Any:
-        """No sequence."""
-        return _NO_EXTENTS
+        """Of so many sequences, and nothing more."""
+        return np.zeros((_SEQUENCES, 3), np.int64)
 
-
-_NO_EXTENTS = np.zeros((0, 3), np.int64)
+    pooled_spans = extents
 
 
 class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,8 +12,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from weakref import ref
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from tercet.nn import large_pages
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.linear import Linear
 from tercet.nn.team import compute_with
@@ -26,17 +28,30 @@ def settle(module: nn.Module) -> None:
 
     Products give the same bytes before and after. A weight that is let go of meanwhile is left as it is.
     """
-    for part in module.modules():
-        if isinstance(part, Linear) and isinstance(part.packed, RowWeight):
-            SETTLER.put(partial(_lay, ref(part.packed)))
+    products = (part.packed for part in module.modules() if isinstance(part, Linear))
+    weights = [weight for weight in products if isinstance(weight, RowWeight)]
+    if not weights:
+        return
+    try:
+        sizes = [weight.nbytes for weight in weights]
+        places = torch.split(large_pages.empty(sum(sizes)), sizes)
+    except (OSError, RuntimeError) as error:
+        _warn(error)
+        return
+    for weight, place in zip(weights, places, strict=True):
+        SETTLER.put(partial(_lay, ref(weight), place))
 
 
-def _lay(held: ref[RowWeight]) -> None:
+def _lay(held: ref[RowWeight], place: Tensor) -> None:
     try:
         if weight := held():
-            weight.lay()
+            weight.lay(place)
     except (MemoryError, RuntimeError) as error:
-        log.warning("a weight stays as it is stored, by which lone queries are slower: %s", error)
+        _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    log.warning("a weight stays as it is stored, by which few texts are slower: %s", error)
 
 
 class Settler:

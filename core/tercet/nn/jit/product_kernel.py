@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 from tercet.nn.jit.code import Code, Kernel, vector_shape
-from tercet.nn.jit.values import Int, Memory, Vector
+from tercet.nn.jit.values import Int, Memory
 from tercet.nn.jit.words import Given, WordRows
 
 _ROWS = 512  # of x a unit of work
@@ -30,7 +30,8 @@ class ProductWords(NamedTuple):
         x: address of (rows, depth). weight: of (width, depth) or of panels. bias: of (width,).
         residual: of (rows, width), or 0. y: of (rows, width).
         rows, depth, width: the shape; `fits` says which can be. step: numbers from a row of y and residual to the next.
-        panels: of the weight. cores: that share the work. units, next, done: see `words.Words`.
+        gelu: 1 if GELU follows, else 0. panels: of the weight. cores: that share the work.
+        units, next, done: see `words.Words`.
     """
 
     x: int
@@ -42,6 +43,7 @@ class ProductWords(NamedTuple):
     depth: int
     width: int
     step: int
+    gelu: int
     panels: int
     cores: int
     units: int
@@ -114,16 +116,14 @@ def _shape() -> tuple[int, int]:
 
 
 @Kernel
-def product_kernel(code: Code, activation: str | None, added: bool, laid: bool, vectors: int) -> None:
+def product_kernel(code: Code, laid: bool, vectors: int) -> None:
     """Write the product.
 
     Args:
-        activation: None or "gelu".
-        added: whether there is a residual.
         laid: whether the weight lies in panels.
         vectors: what `vectors_of` says of the weight.
     """
-    _Product(code, activation, added, laid, vectors).write()
+    _Product(code, laid, vectors).write()
 
 
 @Kernel
@@ -160,8 +160,8 @@ def _turn(code: Code, weight: Memory, panel: Memory, corner: Int, depth: Int, co
 class _Product:
     """Writes the code."""
 
-    def __init__(self, code: Code, activation: str | None, added: bool, laid: bool, vectors: int) -> None:
-        self.code, self.activation, self.added, self.laid = code, activation, added, laid
+    def __init__(self, code: Code, laid: bool, vectors: int) -> None:
+        self.code, self.laid = code, laid
         self.word = _PRODUCT
         self.x, self.weight, self.bias, self.residual, self.y = (Memory(code, code.pointer(at)) for at in self.word[:5])
         self.rows, self.depth, self.width, self.step = (code.word(at) for at in self.word[5:9])
@@ -188,26 +188,34 @@ class _Product:
             with code.loop(self.depth, step=_DEPTH) as start:
                 block = _Block(self, panel, first, top, start)
                 tall = count // self.tall * self.tall
-                with code.loop(tall.least(self.tall), step=self.tall):
-                    block.tile([code.number(i) for i in range(self.tall)], fetch=True)
+                first_rows = [code.number(i) for i in range(self.tall)]
+                with code.either(count > self.tall) as (several, alone):
+                    with several:
+                        block.tile(first_rows, fetch=self.columns[:-1])
+                    with alone, code.loop(tall.least(1)):
+                        block.tile(first_rows, fetch=self.columns)
                 with code.loop(tall, start=self.tall, step=self.tall) as row:
-                    block.tile([row + i for i in range(self.tall)])
+                    block.tile([row + i for i in range(self.tall)], fetch=self.columns[-1:])
                 few = (code.number(self.short) - tall).most(0)  # rows of a short tile, where it is the first
                 with code.loop(few.least(1)):
-                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=True)
+                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=self.columns)
                 with code.loop(count, start=tall + few, step=self.short) as row:
-                    block.tile([(row + i).least(count - 1) for i in range(self.short)])
-            with code.loop(count) as row:
-                for at in self.columns:
-                    place = (top + row) * self.step + first + at
-                    self.y.store(self._finished(self.sums.load(row * self.wide + at), first + at, place), place)
+                    block.tile([(row + i).least(count - 1) for i in range(self.short)], fetch=self.columns[-1:])
+            self._finish(top, first, count)
 
-    def _finished(self, total: Vector, column: Int, place: Int) -> Vector:
-        """Return activation(total + bias) + residual."""
-        total = total + self.bias.load(column)
-        if self.activation == "gelu":
-            total = total.gelu()
-        return total + self.residual.load(place) if self.added else total
+    def _finish(self, top: Int, first: Int, count: Int) -> None:
+        """Write activation(sums + bias) + residual."""
+        code = self.code
+        gelu, added = code.word(self.word.gelu) > 0, code.word(self.word.residual) > 0
+        with code.loop(count) as row:
+            for at in self.columns:
+                place = (top + row) * self.step + first + at
+                total = code.variable(self.sums.load(row * self.wide + at) + self.bias.load(first + at))
+                with code.when(gelu):
+                    total.store(total.load().gelu())
+                with code.when(added):
+                    total.store(total.load() + self.residual.load(place))
+                self.y.store(total.load(), place)
 
 
 class _Block:
@@ -223,7 +231,7 @@ class _Block:
             self.panel = product.turned
             _turn(code, product.weight, self.panel, first * product.depth + start, product.depth, self.columns, wide)
 
-    def tile(self, rows: list[Int], fetch: bool = False) -> None:
+    def tile(self, rows: list[Int], fetch: range) -> None:
         """Add the product over these columns to the sums of a few rows from `top` on; rows may repeat.
 
         Args:
@@ -236,10 +244,9 @@ class _Block:
         next_row = (self.top + rows[0] + product.tall) * product.depth + self.start
         ahead = (self.first + code.word(product.word.cores) * wide) * product.depth + self.start * wide
         with code.loop(self.columns) as column:
-            if fetch:
-                for at in product.columns:
-                    product.weight.fetch(ahead + column * wide + at)
-            else:
+            for at in fetch:
+                product.weight.fetch(ahead + column * wide + at)
+            if len(fetch) == 1:
                 product.x.fetch(next_row + column % 8 * product.depth + column // 8 * 8)
             weights = {at: self.panel.load(column * wide + at) for at in product.columns}
             for row, left in lefts.items():

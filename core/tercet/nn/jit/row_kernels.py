@@ -37,6 +37,30 @@ class NormWords(NamedTuple):
         steps[:, _NORM.rows], steps[:, _NORM.units] = given.tokens, units_of(given.tokens)
 
 
+class UnitWords(NamedTuple):
+    """The words of `unit_kernel`.
+
+    Attributes:
+        x, y: addresses of (rows, width) float32; they may be one. rows, width: the shape.
+        least: the bits of a float32, the least length that a row is taken to have.
+        units, next, done: see `words.Words`.
+    """
+
+    x: int
+    y: int
+    rows: int
+    width: int
+    least: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+    @staticmethod
+    def fit(steps: WordRows, given: Given) -> None:
+        """Write what belongs to a batch into the words of many calls."""
+        steps[:, _UNIT.rows], steps[:, _UNIT.units] = given.tokens, units_of(given.tokens)
+
+
 class EmbedWords(NamedTuple):
     """The words of `embed_kernel`.
 
@@ -85,6 +109,7 @@ class EmbedWords(NamedTuple):
 
 
 _NORM = NormWords(*range(len(NormWords._fields)))  # where each is
+_UNIT = UnitWords(*range(len(UnitWords._fields)))
 _EMBED = EmbedWords(*range(len(EmbedWords._fields)))
 
 
@@ -106,6 +131,21 @@ def layer_norm_kernel(code: Code, shifts: bool) -> None:
             scaled = (x.load(start + at) - mean) * inverse
             out = code.fma(scaled, weight.load(at), bias.load(at)) if shifts else scaled * weight.load(at)
             y.store(out, start + at)
+
+
+@Kernel
+def unit_kernel(code: Code) -> None:
+    """Write x / its length; rows fill vectors."""
+    x, y = (Memory(code, code.pointer(at)) for at in _UNIT[:2])
+    width, least = code.word(_UNIT.width), code.scalar(_UNIT.least)
+    with each_row(code, _UNIT) as row:
+        start, squares = row * width, code.variable(code.constant(0.0))
+        with code.loop(width, step=code.lanes) as at:
+            number = x.load(start + at)
+            squares.store(code.fma(number, number, squares.load()))
+        share = code.constant(1.0) / code.sqrt(squares.load().across(Vector.__add__)).at_least(least)
+        with code.loop(width, step=code.lanes) as at:
+            y.store(x.load(start + at) * share, start + at)
 
 
 @Kernel

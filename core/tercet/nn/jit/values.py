@@ -56,6 +56,10 @@ class Int:
         """Return the larger one."""
         return Int(self.code, self.code.b.select(self > other, self.value, self.code.number(other).value))
 
+    def vector(self) -> Vector:
+        """Return a vector full of it."""
+        return self.code.splat(self.code.b.sitofp(self.value, FLOAT))
+
 
 @dataclass(frozen=True)
 class Vector:

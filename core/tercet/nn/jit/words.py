@@ -68,13 +68,14 @@ class Given(NamedTuple):
     """What differs between two batches for functions that compute both (`nn/programs.py`).
 
     Attributes:
-        tokens: T. sequences: B. extents: address of `PackedBatch.extents`. lookups: see there.
-        cores: that compute.
+        tokens: T. sequences: B. extents, spans: addresses of `PackedBatch.extents` and `pooled_spans`.
+        lookups: see there. cores: that compute.
     """
 
     tokens: int
     sequences: int
     extents: int
+    spans: int
     lookups: Lookups
     cores: int
 
