@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.nn import compiled_rows
+from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.heads import Normalize
-from tercet.nn.jit import code, row_kernels
+from tercet.nn.jit import code, layer_kernels, row_kernels
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.norms import LayerNorm
 
@@ -27,7 +28,8 @@ def draw(rows: int, width: int, scale: float = 1.0) -> Tensor:
 @pytest.fixture(params=[(4, 32), (8, 16), (16, 32)], ids=lambda shape: f"{shape[0]} lanes")
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "vector_shape", lambda: request.param)
-    for kernel in (row_kernels.layer_norm_kernel, row_kernels.unit_kernel, row_kernels.embed_kernel):
+    kernels = [layer_kernels.rotate_kernel, layer_kernels.gate_kernel]
+    for kernel in (row_kernels.layer_norm_kernel, row_kernels.unit_kernel, row_kernels.embed_kernel, *kernels):
         monkeypatch.setattr(kernel, "kept", {})
 
 
@@ -69,12 +71,50 @@ def test_embeddings(placed: bool, typed: bool) -> None:
     halves = zip(ids.numpy().reshape(2, 10), types.numpy().reshape(2, 10), strict=True)
     batch = PackedBatch.of([TokenSequence(part, token_types=kind) for part, kind in halves])
     ours = compiled_rows.embed(batch.lookups, words, places if placed else None, kinds if typed else None)
+    assert torch.equal(compiled_rows.embed(batch.lookups, None, places, None), places[batch.positions])
     expected = words[ids]
     if placed:
         expected = expected + places[batch.positions]
     if typed:
         expected = expected + kinds[types]
     assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(("width", "turned"), [(32, 32), (64, 32), (96, 96)])
+@pytest.mark.parametrize("viewed", [True, False])
+@pytest.mark.usefixtures("lanes")
+def test_rotations(width: int, turned: int, viewed: bool) -> None:
+    """The bytes of torch's operations, for queries and keys as they lie beside values too."""
+    x = draw(19, 5 * width).view(19, 5, width)
+    x = x[:, 1:4] if viewed else x
+    angles = draw(19, turned // 2).repeat(1, 2)[:, None]
+    cos, sin = angles.cos(), angles.sin()
+    left, right = x[..., : turned // 2], x[..., turned // 2 : turned]
+    turned_x = x[..., :turned] * cos + torch.cat((-right, left), -1) * sin
+    ours = compiled_rows.rotate(x, cos, sin)
+    assert ours is not None and torch.equal(ours, torch.cat((turned_x, x[..., turned:]), -1))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+@pytest.mark.parametrize("gate_first", [True, False])
+@pytest.mark.usefixtures("lanes")
+def test_gates(activation: str, gate_first: bool) -> None:
+    x = draw(33, 192, 4.0)
+    x[3] *= 1e4
+    first, second = x.double().chunk(2, -1)
+    gate, up = (first, second) if gate_first else (second, first)
+    exact = ACTIVATIONS[activation](gate) * up
+    ours = compiled_rows.gate(x, activation, gate_first)
+    assert ours is not None and ((ours - exact).abs() <= 4e-7 * (1 + gate.abs()) * up.abs()).all()
+
+
+def test_what_rotations_and_gates_are_not_for() -> None:
+    x, cos = torch.ones(3, 2, 96), torch.ones(3, 1, 8)
+    assert compiled_rows.rotate(x, cos, cos) is None
+    assert compiled_rows.rotate(torch.ones(3, 2, 33), torch.ones(3, 1, 32), torch.ones(3, 1, 32)) is None
+    assert compiled_rows.gate(torch.ones(3, 192), "tanh", True) is None
+    assert compiled_rows.gate(torch.ones(3, 66), "gelu", True) is None
+    assert compiled_rows.gate(torch.ones(3, 192, dtype=torch.bfloat16), "gelu", True) is None
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,17 @@ def test_yarn_keeps_fast_turns_and_stretches_slow_ones() -> None:
     assert torch.equal(scaled[:10], plain[:10])
     torch.testing.assert_close(scaled[-4:], plain[-4:] / 4)
     assert ((scaled <= plain) & (scaled >= plain / 4 * (1 - 1e-6))).all()
+
+
+def test_angles_off_a_table_are_those_of_the_positions() -> None:
+    """However long the texts are that come first; a table that was read once stays where it is."""
+    rotary, width = Rotary(frequencies(64, 1e4), 1.5), 64
+    places: list[int] = []
+    for length in (5, 3_000, 40):
+        turns = torch.arange(length)[:, None] * rotary.frequencies
+        cos, sin = rotary.angles(_batch(length), torch.float32)
+        assert cos.shape == sin.shape == (length, 1, width)
+        assert torch.equal(cos[:, 0], torch.cat((turns, turns), -1).cos() * 1.5)
+        assert torch.equal(sin[:, 0], torch.cat((turns, turns), -1).sin() * 1.5)
+        places.append(len(rotary._tables))
+    assert places in ([1, 2, 2], [0, 0, 0])  # none without vectors

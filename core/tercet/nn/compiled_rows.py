@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.layer_kernels import GATES, GateWords, RotateWords, gate_kernel, rotate_kernel
 from tercet.nn.jit.pool_kernel import PoolWords, pool_kernel
 from tercet.nn.jit.row_kernels import (
     EmbedWords,
@@ -26,11 +27,15 @@ from tercet.nn.jit.words import Lookups, bits
 from tercet.nn.team import together
 
 
-def fuses(x: Tensor) -> bool:
-    """Whether the kernels here take rows like those of x: on a CPU, float32, filling vectors."""
+def fills(width: int) -> bool:
+    """Whether rows of so many numbers fill vectors, which this processor must have."""
     shape = vector_shape()
-    fills = shape is not None and x.ndim == 2 and x.shape[1] % shape[0] == 0
-    return fills and x.device.type == "cpu" and x.dtype == torch.float32
+    return shape is not None and width % shape[0] == 0
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether the kernels here take rows like those of x (T, H): on a CPU, float32, filling vectors."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 2 and fills(x.shape[1])
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
@@ -75,31 +80,79 @@ def pooled(x: Tensor, spans: NDArray[np.int64], how: str) -> Tensor:
     return out
 
 
-def embed(asked: Lookups, table: Tensor, places: Tensor | None, kinds: Tensor | None) -> Tensor:
+def embed(asked: Lookups, table: Tensor | None, places: Tensor | None, kinds: Tensor | None) -> Tensor:
     """Return the sum of the rows that each token has in the tables (·, H) of words, positions and types, (T, H).
 
     Raises:
         IndexError: a table lacks a row that is asked for.
     """
-    tables = [part for part in (table, places, kinds) if part is not None]
-    assert all(part.is_contiguous() and part.dtype == torch.float32 for part in tables), "the kernel reads memory"
-    out = table.new_empty(asked.tokens, table.shape[1])
+    tables = table, places, kinds
+    there = [part for part in tables if part is not None]
+    assert all(part.is_contiguous() and part.dtype == torch.float32 for part in there), "the kernel reads memory"
+    out = there[0].new_empty(asked.tokens, there[0].shape[1])
+    addresses = [0 if part is None else part.data_ptr() for part in tables]
+    rows = [0 if part is None else len(part) for part in tables]
     words = EmbedWords(
         ids=asked.ids,
-        table=table.data_ptr(),
+        table=addresses[0],
         y=out.data_ptr(),
         positions=asked.positions,
-        position_table=0 if places is None else places.data_ptr(),
+        position_table=addresses[1],
         kinds=asked.kinds,
-        kind_table=0 if kinds is None else kinds.data_ptr(),
+        kind_table=addresses[2],
         kinds_step=asked.kinds_step,
         rows=asked.tokens,
-        width=table.shape[1],
-        words=len(table),
-        places=0 if places is None else len(places),
-        types=0 if kinds is None else len(kinds),
+        width=out.shape[1],
+        words=rows[0],
+        places=rows[1],
+        types=rows[2],
         units=units_of(asked.tokens),
     )
     words.check(asked)
-    together(embed_kernel(places is not None, kinds is not None), words)
+    together(embed_kernel(*(part is not None for part in tables)), words)
+    return out
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor | None:
+    """Return x (T, N, d) with its first dimensions rotated, or None where the kernel does not take it.
+
+    Args:
+        x: a view too, if heads lie side by side. cos, sin: (T, 1, at most d), both halves alike.
+    """
+    (tokens, heads, width), turned = x.shape, cos.shape[-1]
+    if not (fuses(x[:, 0]) and fuses(cos[:, 0]) and fills(turned // 2)):
+        return None
+    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
+    out = x.new_empty(tokens, heads, width)
+    words = RotateWords(
+        x=x.data_ptr(),
+        y=out.data_ptr(),
+        cos=cos.data_ptr(),
+        sin=sin.data_ptr(),
+        rows=tokens,
+        step=x.stride(0),
+        heads=heads,
+        width=width,
+        turned=turned,
+        units=units_of(tokens),
+    )
+    together(rotate_kernel(), words)
+    return out
+
+
+def gate(x: Tensor, activation: str | None, gate_first: bool) -> Tensor | None:
+    """Return act(gate) · up for x (T, 2 I), or None where the kernel does not take it."""
+    if activation not in GATES or not fuses(x[:, : x.shape[1] // 2]):
+        return None
+    x, (rows, width) = x.contiguous(), x.shape
+    out, half = x.new_empty(rows, width // 2), width // 2 * x.itemsize
+    words = GateWords(
+        gate=x.data_ptr() + (0 if gate_first else half),
+        up=x.data_ptr() + (half if gate_first else 0),
+        y=out.data_ptr(),
+        rows=rows,
+        width=width // 2,
+        units=units_of(rows),
+    )
+    together(gate_kernel(activation), words)
     return out

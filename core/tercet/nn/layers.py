@@ -174,7 +174,8 @@ class FeedForward(nn.Module):
         return out
 
     def _gate(self, x: Tensor) -> Tensor:
-        if fused_rows.fuses(x) and (gated := fused_rows.gate(x, self.activation, self.gate_first)) is not None:
+        fused = fused_rows.gate if fused_rows.fuses(x) else compiled_rows.gate
+        if (gated := fused(x, self.activation, self.gate_first)) is not None:
             return gated
         first, second = x.chunk(2, -1)
         gate, up = (first, second) if self.gate_first else (second, first)

@@ -12,8 +12,10 @@ import math
 import torch
 from torch import Tensor
 
-from tercet.nn import fused_rows
+from tercet.nn import compiled_rows, fused_rows
 from tercet.nn.batch import PackedBatch
+
+_TABLED = 2_048  # positions that a table of angles has at least: more than a program's batch has tokens
 
 Angles = tuple[Tensor, Tensor]  # cosines and sines, each (T, 1, d)
 
@@ -28,12 +30,34 @@ class Rotary:
 
     def __init__(self, frequencies: Tensor, magnitude: float = 1.0) -> None:
         self.frequencies, self.magnitude = frequencies, magnitude
+        self._tables: list[Angles] = []  # each longer than the one before, which a program may still read
 
     def angles(self, batch: PackedBatch, dtype: torch.dtype) -> Angles:
         """Return cosines and sines for each packed token, computed in float32; share them across layers."""
-        turns = batch.positions.float()[:, None] * self.per_token(batch)
-        turns = torch.cat((turns, turns), -1)[:, None]
-        return (turns.cos() * self.magnitude).to(dtype), (turns.sin() * self.magnitude).to(dtype)
+        per_token = self.per_token(batch)
+        compiles = per_token.device.type == "cpu" and compiled_rows.fills(2 * len(self.frequencies))
+        if compiles and dtype == torch.float32 and per_token is self.frequencies:
+            cos, sin = (
+                compiled_rows.embed(batch.lookups, None, table, None)[:, None]
+                for table in self._table(batch.lookups.largest_position + 1)
+            )
+            return cos, sin
+        cos, sin = self._of(batch.positions, per_token)
+        return cos[:, None].to(dtype), sin[:, None].to(dtype)
+
+    def _of(self, positions: Tensor, frequencies: Tensor) -> Angles:
+        """Return cosines and sines, (T, d) each."""
+        turns = positions.float()[:, None] * frequencies
+        turns = torch.cat((turns, turns), -1)
+        return turns.cos() * self.magnitude, turns.sin() * self.magnitude
+
+    def _table(self, rows: int) -> Angles:
+        """Return cosines and sines of positions from 0 on, at least so many."""
+        known = len(self._tables[-1][0]) if self._tables else 0
+        if known < rows:
+            longer = max(_TABLED, 1 << (rows - 1).bit_length())
+            self._tables.append(self._of(torch.arange(longer), self.frequencies))
+        return self._tables[-1]
 
     def per_token(self, batch: PackedBatch) -> Tensor:
         """Return frequencies on the batch's device that broadcast to (T, d / 2)."""
@@ -115,6 +139,8 @@ def rotate(x: Tensor, angles: Angles) -> Tensor:
     cos, sin = angles
     if fused_rows.fuses(x):
         return fused_rows.rotate(x, cos, sin)
+    if (rotated := compiled_rows.rotate(x, cos, sin)) is not None:
+        return rotated
     dim = cos.shape[-1]
     turned, rest = x[..., :dim], x[..., dim:]
     left, right = turned.chunk(2, -1)

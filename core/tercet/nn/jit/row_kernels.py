@@ -1,15 +1,16 @@
-"""What is done to each token's row by itself: looking it up in the tables of a model's input layer, and norms."""
+"""What is done to each token's row by itself: looking it up in tables, and norms."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.rows import each_row, units_of
+from tercet.nn.jit.rows import each_row, of_rows, units_of
 from tercet.nn.jit.values import Memory, Vector
 from tercet.nn.jit.words import Given, Lookups, WordRows
 
 
+@of_rows
 class NormWords(NamedTuple):
     """The words of `layer_norm_kernel`.
 
@@ -31,12 +32,8 @@ class NormWords(NamedTuple):
     next: int = 0
     done: int = 0
 
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        steps[:, _NORM.rows], steps[:, _NORM.units] = given.tokens, units_of(given.tokens)
 
-
+@of_rows
 class UnitWords(NamedTuple):
     """The words of `unit_kernel`.
 
@@ -55,17 +52,12 @@ class UnitWords(NamedTuple):
     next: int = 0
     done: int = 0
 
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        steps[:, _UNIT.rows], steps[:, _UNIT.units] = given.tokens, units_of(given.tokens)
-
 
 class EmbedWords(NamedTuple):
     """The words of `embed_kernel`.
 
     Attributes:
-        ids: address of (rows,) int64. table: of (·, width) float32. y: of (rows, width).
+        ids: address of (rows,) int64. table: of (·, width) float32, or 0. y: of (rows, width).
         positions, position_table: as ids and table; a token's place in its text, and the table from the row of the
             first place on.
         kinds, kind_table: the same for token types. kinds_step: 1, or 0 where one number serves every row.
@@ -149,15 +141,15 @@ def unit_kernel(code: Code) -> None:
 
 
 @Kernel
-def embed_kernel(code: Code, placed: bool, typed: bool) -> None:
-    """Write the sum of the rows that each token has in the table of words, and of positions and types if asked."""
+def embed_kernel(code: Code, worded: bool, placed: bool, typed: bool) -> None:
+    """Write the sum of the rows that each token has in the tables of words, positions and types that are asked for."""
     table, y, position_table, kind_table = (
         Memory(code, code.pointer(at)) for at in (_EMBED.table, _EMBED.y, _EMBED.position_table, _EMBED.kind_table)
     )
     ids, positions, kinds = (code.words(at) for at in (_EMBED.ids, _EMBED.positions, _EMBED.kinds))
     width, kinds_step = code.word(_EMBED.width), code.word(_EMBED.kinds_step)
     with each_row(code, _EMBED) as row:
-        parts = [(table, ids(row) * width)]
+        parts = [(table, ids(row) * width)] if worded else []
         if placed:
             parts.append((position_table, positions(row) * width))
         if typed:
