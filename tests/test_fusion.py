@@ -96,6 +96,15 @@ def test_maxsim_is_its_definition(seed: int, lengths: list[int], query_length: i
     np.testing.assert_array_equal(maxsim(query, packed), maxsim(query, documents))
 
 
+@pytest.mark.parametrize("tokens", [1, 3, 6])
+@pytest.mark.parametrize("dims", [32, 96, 128])
+def test_equal_documents_have_equal_scores(dims: int, tokens: int) -> None:
+    """Wherever they stand among others: a product in float32 rounds the rows at its end otherwise."""
+    query, document = matrices(dims + tokens, [5, tokens], dims=dims)
+    for count in (2, 9, 17, 33, 200):
+        assert len(set(maxsim(query, [document] * count).tolist())) == 1
+
+
 def test_maxsim_of_opposite_vectors_is_negative_and_of_no_tokens_is_zero() -> None:
     query = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(maxsim(query, [-query, np.empty((0, 4), np.float32), query]), [-8.0, 0.0, 8.0])

@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 Normalization = Literal["min-max"]
 Fusion = Literal["ranks", "scores"]
 
-_MAXSIM_CHUNK = 1 << 24  # similarities held at once: 64 MB of float32
+_MAXSIM_CHUNK = 1 << 23  # numbers of documents, or similarities, held at once: 64 MB of float64
 
 
 def rrf(rankings: Sequence[Iterable[K]], *, k: float = 60.0, weights: Sequence[float] | None = None) -> dict[K, float]:
@@ -107,7 +107,8 @@ def fuse(
 def maxsim(query: NDArray[Any], documents: MultiVectorBatch | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """Return Σ_i max_j q_i·d_j for each document, (n,); Khattab & Zaharia 2020, arXiv:2004.12832.
 
-    Exact, over float32. A document without tokens scores 0, as does every document for a query without tokens.
+    Computed in float64, so that equal documents have equal scores. A document without tokens scores 0, as does every
+    document for a query without tokens.
 
     Args:
         query: (query tokens, d) floats.
@@ -118,7 +119,7 @@ def maxsim(query: NDArray[Any], documents: MultiVectorBatch | Sequence[NDArray[A
     """
     query, batch = dequantize(query), _packed(documents, query.shape[1])
     scores = np.zeros(len(batch), np.float32)
-    for first, last in _chunks(batch.offsets, max(1, _MAXSIM_CHUNK // max(1, len(query)))):
+    for first, last in _chunks(batch.offsets, max(1, _MAXSIM_CHUNK // max(1, *query.shape))):
         scores[first:last] = _maxsim(query, batch, first, last)
     return scores
 
@@ -179,7 +180,9 @@ def _maxsim(query: NDArray[np.float32], documents: MultiVectorBatch, first: int,
     scores = np.zeros(last - first, np.float32)
     filled = np.flatnonzero(np.diff(offsets))  # reduceat takes no empty segments
     if len(filled):
-        best = np.maximum.reduceat(values @ query.T, offsets[filled] - offsets[0], axis=0)  # (documents, query tokens)
+        # In float64, since a BLAS product in float32 rounds equal rows differently, and equal documents are to tie.
+        similarities = values.astype(np.float64) @ query.T.astype(np.float64)
+        best = np.maximum.reduceat(similarities, offsets[filled] - offsets[0], axis=0)  # (documents, query tokens)
         scores[filled] = best.sum(axis=1)
     return scores
 
