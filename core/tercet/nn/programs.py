@@ -7,8 +7,8 @@ as many turns at its lock. So a pass is traced once: its functions are noted and
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,15 @@ from tercet.nn.arena import Arena
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.jit.code import Compiled
-from tercet.nn.jit.program_kernel import ProgramWords, program_kernel
-from tercet.nn.jit.words import Given, StepWords
+from tercet.nn.jit.links import BY_SEQUENCE, LINKS, Given
+from tercet.nn.jit.product_kernel import blocks_of
+from tercet.nn.jit.program_kernel import ProgramWords, links_kernel, program_kernel
+from tercet.nn.jit.row_kernels import EmbedWords
+from tercet.nn.jit.rows import units_of
+from tercet.nn.jit.words import Words
 from tercet.nn.linear import Linear
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
-from tercet.nn.team import noted, together
+from tercet.nn.team import Step, noted, together
 
 # Of a batch; an engine makes none with more tokens in float32 on a CPU, unless of one sequence. Primes: so many rows of
 # a step are the batch's tokens, or its sequences, and not by chance something else.
@@ -80,16 +84,10 @@ def _are_laid(modules: Iterable[nn.Module]) -> bool:
 
 
 class Result(NamedTuple):
-    """What a program gives.
-
-    Attributes:
-        of_sequences: whether it has a row for each sequence, and not for each token. width: of a row.
-        place: the word of a step that says where it is written.
-    """
+    """What a program gives: a row for each sequence, or for each token."""
 
     of_sequences: bool
     width: int
-    place: tuple[int, int]
 
 
 class Program:
@@ -104,51 +102,72 @@ class Program:
         UntraceableError: a result is something else than what a step wrote last.
     """
 
-    def __init__(self, steps: Sequence[tuple[Compiled, StepWords]], results: Sequence[Tensor], arena: Arena) -> None:
+    def __init__(self, steps: Sequence[Step], results: Sequence[Tensor], arena: Arena) -> None:
         self._arena = arena
         self._functions = [function for function, _ in steps]  # which hold their code
+        self._lookups = [words for _, words in steps if isinstance(words, EmbedWords)]
+        self._results = [Result(len(result) == _SEQUENCES, result.shape[1]) for result in results]
         calls = [words for _, words in steps]
-        kinds = [(type(words), getattr(words, "rows", MOST_TOKENS) == _SEQUENCES) for words in calls]
-        order = sorted(range(len(steps)), key=lambda i: kinds.index(kinds[i]))  # so that kinds lie together
         longest = max(len(words._fields) for words in calls)
-        self._blank = np.array([[*calls[i], *[0] * (longest - len(calls[i]._fields))] for i in order])
-        self._words = self._blank.copy()
-        self._fits, start = [], 0
-        for kind, of_sequences in dict.fromkeys(kinds):
-            stop = start + kinds.count((kind, of_sequences))
-            self._fits.append((kind.fit, self._words[start:stop, : len(kind._fields)], of_sequences))
-            start = stop
-        places = np.argsort(order).tolist()
-        self._table = np.array([self._addresses(*step, place) for step, place in zip(steps, places, strict=True)])
-        self._results = [_result(result, calls, places) for result in results]
+        self._words = np.array([[*words, *[0] * (longest - len(words._fields))] for words in calls])
+        self._values = np.zeros(len(Given._fields) + len(results), np.int64)
+        links = [link for row, words in enumerate(calls) for link in self._links(row, words)]
+        for result, written in enumerate(results, len(Given._fields)):
+            row, word = _written(written, calls)
+            links.append((self._address(row, word), result, 1))
+        self._linked, self._table = (
+            np.array(links),
+            np.array([self._step(row, *step) for row, step in enumerate(steps)]),
+        )
+        self._link_words = np.array([self._linked.ctypes.data, len(links), self._values.ctypes.data])
 
-    def _addresses(self, function: Compiled, words: StepWords, place: int) -> tuple[int, int, int]:
-        """Return the three words that `ProgramWords.steps` has for a step whose words lie in that row."""
-        address = self._words[place].ctypes.data
-        return function.address, address, address + words._fields.index("units") * self._words.itemsize
+    def _address(self, row: int, word: int) -> int:
+        return int(self._words.ctypes.data) + row * self._words.strides[0] + word * self._words.itemsize
+
+    def _step(self, row: int, function: Compiled, words: Words) -> tuple[int, int, int]:
+        """Return the three words that `ProgramWords.steps` has for a step."""
+        return function.address, self._address(row, 0), self._address(row, words._fields.index("units"))
+
+    def _links(self, row: int, words: Words) -> Iterator[tuple[int, int, int]]:
+        """Yield the links of a step's words to a batch, and those that make it begin anew."""
+        for name, source, factor in LINKS[type(words)]:
+            source = BY_SEQUENCE.get(source, source) if getattr(words, "rows", None) == _SEQUENCES else source
+            times = 1 if factor is None else getattr(words, factor)
+            yield self._address(row, words._fields.index(name)), Given._fields.index(source), times
+        for name in ("next", "done"):
+            yield self._address(row, words._fields.index(name)), 0, 0
 
     def run(self, batch: PackedBatch) -> list[Tensor]:
-        """Return the results for a batch, in memory of their own."""
-        lookups, extents, spans = batch.lookups, batch.extents, batch.pooled_spans
-        cores, count = torch.get_num_threads(), len(extents)
-        given = Given(lookups.tokens, count, extents.ctypes.data, spans.ctypes.data, lookups, cores)
-        np.copyto(self._words, self._blank)
-        for fit, words, of_sequences in self._fits:
-            fit(words, given._replace(tokens=count) if of_sequences else given)
-        results = []
-        for result in self._results:
-            results.append(torch.empty(count if result.of_sequences else lookups.tokens, result.width))
-            self._words[result.place] = results[-1].data_ptr()
+        """Return the results for a batch, in memory of their own.
+
+        Raises:
+            IndexError: a table lacks a row that the batch asks for.
+        """
+        asked, extents, spans = batch.lookups, batch.extents, batch.pooled_spans
+        for lookup in self._lookups:
+            lookup.check(asked)
+        tokens, count, cores = asked.tokens, len(extents), torch.get_num_threads()
+        results = [torch.empty(count if of_sequences else tokens, width) for of_sequences, width in self._results]
+        given = Given(
+            *(tokens, units_of(tokens), blocks_of(tokens)),
+            *(count, units_of(count), blocks_of(count)),
+            *(extents.ctypes.data, spans.ctypes.data),
+            *(asked.ids, asked.positions, asked.kinds, asked.kinds_step),
+            cores,
+        )
+        self._values[:] = *given, *(result.data_ptr() for result in results)
+        links_kernel().run(self._link_words.ctypes.data)
         together(program_kernel(), ProgramWords(self._table.ctypes.data, len(self._table), units=cores))
         return results
 
 
-def _result(result: Tensor, calls: Sequence[StepWords], places: Sequence[int]) -> Result:
+def _written(result: Tensor, calls: Sequence[Words]) -> tuple[int, int]:
+    """Return the step that writes a result, and its word that says where."""
     address = result.data_ptr()
     last = max((i for i, words in enumerate(calls) if address in words), default=None)
     if last is None or getattr(calls[last], "y", None) != address:
         raise UntraceableError("a result is read again, or is no step's own")
-    return Result(len(result) == _SEQUENCES, result.shape[1], (places[last], calls[last]._fields.index("y")))
+    return last, calls[last]._fields.index("y")
 
 
 def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
@@ -164,9 +183,9 @@ def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
         states = backbone(batch)
         results = [read(states, batch) for read in reads] or [states]
     for _, words in steps:
-        if not hasattr(words, "fit") or getattr(words, "rows", MOST_TOKENS) not in (MOST_TOKENS, _SEQUENCES):
+        if type(words) not in LINKS or getattr(words, "rows", MOST_TOKENS) not in (MOST_TOKENS, _SEQUENCES):
             raise UntraceableError("some rows are not the batch's, or a function cannot be told of another batch")
-    return Program(cast(list[tuple[Compiled, StepWords]], steps), results, arena)
+    return Program(steps, results, arena)
 
 
 class _AnyBatch(ShapelessBatch):

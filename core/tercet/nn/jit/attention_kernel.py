@@ -17,7 +17,6 @@ import torch
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import BFloat16Memory, Int, Memory, Vector
-from tercet.nn.jit.words import Given, WordRows
 
 _KEYS = 256  # keys a block
 _VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
@@ -53,11 +52,6 @@ class AttentionWords(NamedTuple):
     units: int
     next: int = 0
     done: int = 0
-
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        steps[:, _WORD.extents], steps[:, _WORD.units] = given.extents, given.sequences * steps[:, _WORD.heads]
 
 
 _WORD = AttentionWords(*range(len(AttentionWords._fields)))  # where each is

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.rows import each_row, of_rows
+from tercet.nn.jit.rows import each_row
 from tercet.nn.jit.values import Memory, Vector
 
 _LARGEST_POWER = 126.0  # of 2 that `Vector.exp2` computes
 
 
-@of_rows
 class RotateWords(NamedTuple):
     """The words of `rotate_kernel`.
 
@@ -38,7 +37,6 @@ class RotateWords(NamedTuple):
     done: int = 0
 
 
-@of_rows
 class GateWords(NamedTuple):
     """The words of `gate_kernel`.
 

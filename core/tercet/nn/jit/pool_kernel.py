@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import Int, Memory, Vector
-from tercet.nn.jit.words import Given, WordRows
 
 
 class PoolWords(NamedTuple):
@@ -26,11 +25,6 @@ class PoolWords(NamedTuple):
     units: int
     next: int = 0
     done: int = 0
-
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        steps[:, _POOL.spans], steps[:, _POOL.units] = given.spans, given.sequences
 
 
 _POOL = PoolWords(*range(len(PoolWords._fields)))  # where each is

@@ -16,7 +16,6 @@ from typing import NamedTuple, Self
 
 from tercet.nn.jit.code import Code, Kernel, vector_shape
 from tercet.nn.jit.values import Int, Memory
-from tercet.nn.jit.words import Given, WordRows
 
 _ROWS = 512  # of x a unit of work
 _DEPTH = 128  # columns that are summed, and turned, at once
@@ -54,14 +53,8 @@ class ProductWords(NamedTuple):
     def of(cls, rows: int, depth: int, width: int, **others: int) -> Self:
         """Return the words for a product of this shape."""
         panels = panels_shape(depth, width)[0]
-        units = panels * -(-rows // _ROWS)
+        units = panels * blocks_of(rows)
         return cls(rows=rows, depth=depth, width=width, panels=panels, units=units, **others)
-
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        steps[:, _PRODUCT.rows], steps[:, _PRODUCT.cores] = given.tokens, given.cores
-        steps[:, _PRODUCT.units] = steps[:, _PRODUCT.panels] * -(-given.tokens // _ROWS)
 
 
 _PRODUCT = ProductWords(*range(len(ProductWords._fields)))  # where each is
@@ -88,6 +81,11 @@ def fits(depth: int, width: int) -> bool:
     """Whether this processor computes in vectors, and a weight has columns for one and rows for a panel."""
     shape = vector_shape()
     return shape is not None and depth >= shape[0] and width >= 2 * shape[0]
+
+
+def blocks_of(rows: int) -> int:
+    """Return in how many blocks rows of x are multiplied."""
+    return -(-rows // _ROWS)
 
 
 def vectors_of(width: int) -> int:

@@ -1,4 +1,4 @@
-"""A program: functions that run one after the other, on all threads of a team, without the interpreter between them.
+"""Programs: functions that run one after the other, on all threads of a team, without the interpreter between them.
 
 Threads share out each function's units of work and go on when all units are done, whoever did them. So a thread that
 comes late, or whose core is taken for a while, is waited for only where it has begun a unit.
@@ -32,6 +32,29 @@ class ProgramWords(NamedTuple):
     units: int
     next: int = 0
     done: int = 0
+
+
+class LinkWords(NamedTuple):
+    """The words of `links_kernel`.
+
+    Attributes:
+        table: address of (links, 3) words: a word's address, which of the values it takes, and how many times that.
+        links: how many. values: address of words.
+    """
+
+    table: int
+    links: int
+    values: int
+
+
+@Kernel
+def links_kernel(code: Code) -> None:
+    """Write values into words all over the place."""
+    word = LinkWords(*range(len(LinkWords._fields)))
+    table, values = code.words(word.table), code.words(word.values)
+    with code.loop(code.word(word.links)) as link:
+        address, which, times = (table(link * 3 + i) for i in range(3))
+        code.b.store((values(which) * times).value, code.b.inttoptr(address.value, _POINTER))
 
 
 @Kernel

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.rows import each_row, of_rows, units_of
+from tercet.nn.jit.rows import each_row
 from tercet.nn.jit.values import Memory, Vector
-from tercet.nn.jit.words import Given, Lookups, WordRows
+from tercet.nn.jit.words import Lookups
 
 
-@of_rows
 class NormWords(NamedTuple):
     """The words of `layer_norm_kernel`.
 
@@ -33,7 +32,6 @@ class NormWords(NamedTuple):
     done: int = 0
 
 
-@of_rows
 class UnitWords(NamedTuple):
     """The words of `unit_kernel`.
 
@@ -88,16 +86,6 @@ class EmbedWords(NamedTuple):
         for (what, largest), rows in zip(most.items(), (self.words, self.places, self.types), strict=True):
             if largest >= rows > 0:
                 raise IndexError(f"{what} {largest} is beyond its table of {rows} rows")
-
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls, or raise IndexError as `check` does."""
-        asked = given.lookups
-        for words in steps.tolist():
-            EmbedWords(*words).check(asked)
-        steps[:, _EMBED.rows], steps[:, _EMBED.units] = asked.tokens, units_of(asked.tokens)
-        steps[:, _EMBED.ids], steps[:, _EMBED.positions] = asked.ids, asked.positions
-        steps[:, _EMBED.kinds], steps[:, _EMBED.kinds_step] = asked.kinds, asked.kinds_step
 
 
 _NORM = NormWords(*range(len(NormWords._fields)))  # where each is

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from tercet.nn.jit.code import Code
 from tercet.nn.jit.values import Int
-from tercet.nn.jit.words import Given, WordRows, Words
+from tercet.nn.jit.words import Words
 
 _ROWS = 8  # of a unit of work
-
-
-_Words = TypeVar("_Words")
 
 
 class RowWords(Words, Protocol):
@@ -28,17 +25,6 @@ class RowWords(Words, Protocol):
 def units_of(rows: int) -> int:
     """Return how many units of work so many rows are."""
     return -(-rows // _ROWS)
-
-
-def of_rows(words: type[_Words]) -> type[_Words]:
-    """Give words of a function that takes a batch's rows, and knows of nothing else of the batch, their `fit`."""
-    rows, units = (words._fields.index(name) for name in ("rows", "units"))  # type: ignore[attr-defined]
-
-    def fit(steps: WordRows, given: Given) -> None:
-        steps[:, rows], steps[:, units] = given.tokens, units_of(given.tokens)
-
-    words.fit = staticmethod(fit)  # type: ignore[attr-defined]
-    return words
 
 
 @contextmanager

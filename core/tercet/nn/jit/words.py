@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-
-WordRows = NDArray[np.int64]  # (n, words), the words of n calls of one function
+from typing import NamedTuple, Protocol
 
 
 class Words(Protocol):
     """What a function is given, or which word is which; these come last of all."""
+
+    @property
+    def _fields(self) -> tuple[str, ...]: ...
 
     @property
     def units(self) -> int:
@@ -31,17 +29,6 @@ class Words(Protocol):
         ...
 
     def __iter__(self) -> Iterator[int]: ...
-
-
-class StepWords(Words, Protocol):
-    """Words of a function that can be told of another batch than the one it was first called for."""
-
-    _fields: ClassVar[tuple[str, ...]]
-
-    @staticmethod
-    def fit(steps: WordRows, given: Given) -> None:
-        """Write what belongs to a batch into the words of many calls."""
-        ...
 
 
 class Lookups(NamedTuple):
@@ -62,22 +49,6 @@ class Lookups(NamedTuple):
     largest_id: int
     largest_position: int
     largest_kind: int
-
-
-class Given(NamedTuple):
-    """What differs between two batches for functions that compute both (`nn/programs.py`).
-
-    Attributes:
-        tokens: T. sequences: B. extents, spans: addresses of `PackedBatch.extents` and `pooled_spans`.
-        lookups: see there. cores: that compute.
-    """
-
-    tokens: int
-    sequences: int
-    extents: int
-    spans: int
-    lookups: Lookups
-    cores: int
 
 
 def bits(value: float) -> int:
