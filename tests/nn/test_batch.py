@@ -65,11 +65,21 @@ def test_extents_say_where_each_sequence_lies() -> None:
     assert batch.extents.tolist() == [[0, 2, 2], [2, 5, 5], [7, 5, 3]]
 
 
-def test_other_positions_leave_the_rest() -> None:
-    batch = PackedBatch.of(draw([2, 3]))
-    moved = batch.with_positions(batch.positions + 7)
-    assert moved.positions.tolist() == [7, 8, 7, 8, 9] and batch.positions.tolist() == [0, 1, 0, 1, 2]
-    assert moved.input_ids is batch.input_ids and moved.runs == batch.runs
+def test_pooled_spans_leave_prompts_out() -> None:
+    plain = PackedBatch.of(draw([2, 5]))
+    assert plain.pooled_spans.tolist() == plain.extents.tolist()
+    sequences = [*draw([4]), *draw([4], pooled_from=3), *draw([4], pooled_from=4)]
+    assert PackedBatch.of(sequences).pooled_spans[:, :2].tolist() == [[0, 4], [7, 1], [8, 0]]
+
+
+def test_lookups_say_which_rows_of_tables_are_asked_for() -> None:
+    plain = PackedBatch.of([TokenSequence(np.array([3, 9])), TokenSequence(np.array([4, 5, 6]))])
+    asked = plain.lookups
+    assert (asked.tokens, asked.ids, asked.positions) == (5, plain.input_ids.data_ptr(), plain.positions.data_ptr())
+    assert (asked.largest_id, asked.largest_position, asked.largest_kind, asked.kinds_step) == (9, 2, 0, 0)
+    typed = PackedBatch.of([TokenSequence(np.array([3, 9]), token_types=np.array([0, 1]))])
+    assert typed.token_types is not None and typed.lookups.kinds == typed.token_types.data_ptr()
+    assert (typed.lookups.largest_kind, typed.lookups.kinds_step) == (1, 1)
 
 
 @pytest.mark.parametrize("sequences", [[], draw([3, 0])])

@@ -228,10 +228,6 @@ class PackedBatch:
             return self
         return replace(PackedBatch.of([*self.sequences, *filler], self.input_ids.device), filler=len(filler))
 
-    def with_positions(self, positions: Tensor) -> PackedBatch:
-        """Return the same batch with other positions, (T,) int64."""
-        return replace(self, positions=positions)
-
 
 def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
     cu_seqlens = np.array([0, *accumulate(map(len, sequences))], np.int32)

@@ -60,11 +60,9 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return unit vectors, same shape."""
-        return (
-            compiled_rows.unit(x, _LEAST_LENGTH)
-            if compiled_rows.fuses(x)
-            else F.normalize(x, dim=-1, eps=_LEAST_LENGTH)
-        )
+        if compiled_rows.fuses(x):
+            return compiled_rows.unit(x, _LEAST_LENGTH)
+        return F.normalize(x, dim=-1, eps=_LEAST_LENGTH)
 
 
 class DenseHead(Head):
