@@ -11,6 +11,7 @@ from support.gpu import needs_gpu
 from tercet.nn import attention as module
 from tercet.nn.attention import Bias, attention
 from tercet.nn.batch import PackedBatch, Run, TokenSequence
+from tercet.nn.distance_bias import DistanceBias
 from tercet.nn.jit.code import vector_shape
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -133,6 +134,23 @@ def test_a_bias_is_added_to_the_scaled_scores(window: tuple[int, int], attended:
     ours = attention(q, k, v, batch, scale=0.3, window=window, bias=bias)
     assert_close(ours, naive(q, k, v, batch, scale=0.3, window=window, bias=table))
     assert all(queries[:2] == keys[:2] == (count, 4) for count, queries, keys in shapes)
+
+
+@pytest.mark.parametrize("window", [(-1, -1), (3, 20)])
+@pytest.mark.parametrize("attended", [None, (1, 2, 3, 7, 7, 30, 40, 99)])
+@pytest.mark.parametrize("longest", [150, 300])
+def test_a_bias_by_distance(window: tuple[int, int], attended: tuple[int, ...] | None, longest: int) -> None:
+    batch = batch_of(LENGTHS, attended)
+    q, k, v = draw(batch, kv_heads=2)
+    biases = torch.randn(4, 2 * longest - 1, generator=torch.Generator().manual_seed(1)) * 2
+    places = torch.arange(150)
+    table = biases[:, places[:, None] - places + longest - 1]
+    bias = DistanceBias.of(biases)
+    ours = attention(q, k, v, batch, scale=0.3, window=window, bias=bias)
+    assert_close(ours, naive(q, k, v, batch, scale=0.3, window=window, bias=table))
+    half = attention(*(x.bfloat16() for x in (q, k, v)), batch, scale=0.3, window=window, bias=bias)
+    seen = ours.abs().sum(1) > 0
+    assert torch.cosine_similarity(half.double(), ours.double())[seen].min() >= 0.999
 
 
 def test_a_bias_may_depend_on_queries_and_keys_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def test_threads_that_need_one_kernel_at_once_compile_it_once(monkeypatch: pytes
     q, k, v = draw(batch)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: fused_attention(q, k, v, batch, 0.25, ALL), range(8)))
-    assert written == [(16, torch.float32, False)]
+    assert written == [(16, torch.float32, False, False)]
     assert all(torch.equal(result, results[0]) for result in results)
 
 

@@ -31,15 +31,8 @@ if vector_shape() is None:
     pytest.skip("this processor has no vectors that the kernels are for", allow_module_level=True)
 
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512}
-FAMILIES = {
-    "Bert",
-    "Roberta",
-    "DistilBert",
-    "Electra",
-    "ModernBert",
-    "NomicBert",
-    "Gte",
-}  # by functions of our own alone
+# By functions of our own alone.
+FAMILIES = {"Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert", "NomicBert", "Gte"}
 LENGTHS = [[1], [5], [12], [3, 40, 1, 12], [200, 100, 300], [7] * 60, [MOST_TOKENS - 700, 400, 300]]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from tercet.models.encoder import CLASSIFICATION_HEAD, EMBEDDINGS, FEED_FORWARD,
 from tercet.models.registry import Config, register
 from tercet.nn.attention import Bias
 from tercet.nn.batch import PackedBatch
+from tercet.nn.distance_bias import DistanceBias
 
 BUCKETS, EXACT, FARTHEST = 32, 8, 128  # half the buckets look each way; the first EXACT of them hold one distance each
 
@@ -48,17 +48,16 @@ class MPNet(Encoder):
     def __init__(self, config: Config) -> None:
         super().__init__({**config, "type_vocab_size": 0})
         self.distance_bias = nn.Embedding(BUCKETS, config["num_attention_heads"])
+        self.longest = self.max_positions(config)
+        self._table: Tensor | None = None
 
     def bias(self, batch: PackedBatch) -> Bias:
-        """Return the bias of each distance; computed once per length in the batch, shared by all layers."""
-        longest = torch.arange(batch.max_seqlen, device=batch.input_ids.device)
-        whole: Tensor = self.distance_bias(bucket(longest - longest[:, None])).movedim(-1, 0)  # (N, L, L)
-
-        @cache
-        def block(length: int) -> Tensor:
-            return whole[None, :, :length, :length].contiguous()
-
-        return lambda run, q, k: block(run.length)[..., : run.attended]
+        """Return the bias of each distance, shared by all layers; on a CPU its table is made once."""
+        weight = self.distance_bias.weight
+        if self._table is None or weight.is_cuda:
+            distances = torch.arange(self.longest - 1, -self.longest, -1, device=weight.device)
+            self._table = DistanceBias.of(self.distance_bias(bucket(distances)).T).table
+        return DistanceBias(self._table, self.longest)
 
     @classmethod
     def first_position(cls, config: Config) -> int:

@@ -1,9 +1,9 @@
 """Attention over packed batches: the only place that names attention kernels.
 
-On CUDA in half precision one varlen kernel reads the whole batch; on a CPU one of our own does. Where neither does, and
-for scores with an additive bias, a loop over runs of equal sequences computes dense blocks: measured on CPU at 16
-sequences of 1,456 tokens this takes 3 ms a layer where padding takes 12.6 and a block-diagonal mask 22
-(docs/adr/0002-attention-by-runs.md, docs/adr/0010-compiled-attention.md).
+On CUDA in half precision one varlen kernel reads the whole batch; on a CPU one of our own does, biases by distance
+included. Where neither does, and for any other bias, a loop over runs of equal sequences computes dense blocks:
+measured on CPU at 16 sequences of 1,456 tokens this takes 3 ms a layer, padding 12.6 and a block-diagonal mask 22
+(docs/adr/0002-attention-by-runs.md, docs/adr/0010-compiled-kernels.md).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch, Run
+from tercet.nn.distance_bias import DistanceBias
 from tercet.nn.fused_attention import fused_attention, fuses
 from tercet.nn.varlen import Window, varlen_kernel
 
@@ -59,8 +60,8 @@ def attention(
     # Kernels align the window of a shorter row of keys with its end, so a window over fewer keys goes run by run.
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return kernel.attend(q, k, v, batch, scale, window).flatten(1)
-    if bias is None and fuses(q.device, q.dtype, q.shape[-1]):
-        return fused_attention(q, k, v, batch, scale, window)
+    if (bias is None or isinstance(bias, DistanceBias)) and fuses(q.device, q.dtype, q.shape[-1]):
+        return fused_attention(q, k, v, batch, scale, window, bias)
     out = torch.empty_like(q)
     if batch.filler:
         out[batch.real_runs[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with

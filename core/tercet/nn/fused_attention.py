@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch
+from tercet.nn.distance_bias import DistanceBias
 from tercet.nn.jit.attention_kernel import AttentionWords, attention_kernel
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.words import bits
@@ -25,9 +26,15 @@ def fuses(device: torch.device, dtype: torch.dtype, dims: int) -> bool:
 
 
 def fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, scale: float, window: tuple[int, int]
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    batch: PackedBatch,
+    scale: float,
+    window: tuple[int, int],
+    bias: DistanceBias | None = None,
 ) -> Tensor:
-    """Return softmax(scale · q kᵀ) v within each sequence, (T, N · d) of the type of q; filler's rows are zero.
+    """Return softmax(scale · q kᵀ + bias) v within each sequence, (T, N · d) of the type of q; filler's rows are zero.
 
     Args:
         q: (T, N, d) float32 or bfloat16 on a CPU.
@@ -35,6 +42,7 @@ def fused_attention(
         batch: the shapes; `attended` and `window` limit which keys are seen.
         scale: of the scores.
         window: tokens to the left and right that are seen, -1 for all.
+        bias: of no sequence longer than it has distances.
     """
     heads, dims = q.shape[1:]
     q, k, v = (x if x.stride()[1:] == (dims, 1) else x.contiguous() for x in (q, k, v))
@@ -57,7 +65,11 @@ def fused_attention(
         left=left,
         right=right,
         scale=bits(scale * math.log2(math.e)),
+        bias=0 if bias is None else bias.table.data_ptr(),
+        bias_step=0 if bias is None else bias.table.shape[1],
+        bias_middle=0 if bias is None else bias.longest - 1,
+        bias_share=bits(1 / scale),
         units=len(extents) * heads,
     )
-    together(attention_kernel(dims, q.dtype, window != (-1, -1)), words)
+    together(attention_kernel(dims, q.dtype, window != (-1, -1), bias is not None), words)
     return out

@@ -33,6 +33,9 @@ class AttentionWords(NamedTuple):
         extents: address of `PackedBatch.extents`.
         left, right: tokens that are seen on either side; read by a windowed kernel alone.
         scale: of scores, for powers of 2, the bits of a float32.
+        bias: address of what is added to scores by head and distance, (heads, bias_step) float32, read by a biased
+            kernel alone; the number for distance 0 from a key to its query lies at bias_middle.
+        bias_share: the bits of a float32, what it is multiplied by.
         units, next, done: see `words.Words`; a unit is a head of a sequence.
     """
 
@@ -49,6 +52,10 @@ class AttentionWords(NamedTuple):
     left: int
     right: int
     scale: int
+    bias: int
+    bias_step: int
+    bias_middle: int
+    bias_share: int
     units: int
     next: int = 0
     done: int = 0
@@ -65,6 +72,7 @@ class _Block:
         start: the sequence's first token. length: its tokens. attended: its leading tokens that may be seen.
         first: the block's first query in the sequence. count: queries.
         column, key_column: where the head's numbers begin in a token's, and those of its keys.
+        bias: where the number for distance 0 lies.
     """
 
     start: Int
@@ -74,23 +82,24 @@ class _Block:
     count: Int
     column: Int
     key_column: Int
+    bias: Int
 
 
 @Kernel
-def attention_kernel(code: Code, dims: int, dtype: torch.dtype, windowed: bool) -> None:
+def attention_kernel(code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
     """Write attention for heads of `dims` numbers, which fill vectors, in float32 or bfloat16.
 
-    Without `windowed` each token sees all of its sequence that may be attended to.
+    Without `windowed` each token sees all of its sequence that may be attended to; if it is `biased`, distances count.
     """
-    _Attention(code, dims, dtype, windowed).write()
+    _Attention(code, dims, dtype, windowed, biased).write()
 
 
 class _Attention:
     """Writes the code. Blocks of queries, of scores and of results are kept with queries along the rows."""
 
-    def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool) -> None:
+    def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
         kind = BFloat16Memory if dtype == torch.bfloat16 else Memory
-        self.code, self.dims, self.windowed = code, dims, windowed
+        self.code, self.dims, self.windowed, self.biased = code, dims, windowed, biased
         self.q, self.k, self.v, self.out = (
             kind(code, code.pointer(word)) for word in (_WORD.q, _WORD.k, _WORD.v, _WORD.out)
         )
@@ -102,6 +111,7 @@ class _Attention:
         self.largest, self.sums, self.kept = (code.scratch(self.width) for _ in range(3))
         self.square = code.scratch(code.lanes**2)
         self.scale = code.scalar(_WORD.scale)
+        self.bias, self.bias_share = Memory(code, code.pointer(_WORD.bias)), code.scalar(_WORD.bias_share)
 
     def write(self) -> None:
         """Write a loop over all heads of all sequences; threads that run it share them out."""
@@ -110,9 +120,10 @@ class _Attention:
             sequence, head = unit // heads, unit % heads
             start, length, attended = (extents(sequence * 3 + i) for i in range(3))
             key_column = head // code.word(_WORD.group) * self.dims
+            bias = head * code.word(_WORD.bias_step) + code.word(_WORD.bias_middle)
             with code.loop(length, step=self.width) as first:
                 count = (length - first).least(self.width)
-                self._attend(_Block(start, length, attended, first, count, head * self.dims, key_column))
+                self._attend(_Block(start, length, attended, first, count, head * self.dims, key_column, bias))
 
     def _attend(self, block: _Block) -> None:
         code, lanes = self.code, self.code.lanes
@@ -190,8 +201,12 @@ class _Attention:
             largest = code.variable(self.largest.load(at))
             with code.loop(keys) as i:
                 score = self.scores.load(i * self.width + at)
+                if self.biased:
+                    bias = self.bias.load(block.bias + block.first + at - key - i)
+                    score = code.fma(bias, self.bias_share, score)
                 if self.windowed:
                     score = score.where(self._visible(block, key + i, at), code.constant(-math.inf))
+                if self.biased or self.windowed:
                     self.scores.store(score, i * self.width + at)
                 largest.store(score.at_least(largest.load()))
             kept = ((self.largest.load(at) - largest.load()) * self.scale).exp2()
