@@ -15,7 +15,7 @@ from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.heads import Normalize
 from tercet.nn.jit import code, layer_kernels, row_kernels
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.norms import LayerNorm
+from tercet.nn.norms import LayerNorm, RMSNorm
 
 if vector_shape() is None:
     pytest.skip("this processor has no vectors that the kernels are for", allow_module_level=True)
@@ -28,7 +28,7 @@ def draw(rows: int, width: int, scale: float = 1.0) -> Tensor:
 @pytest.fixture(params=[(4, 32), (8, 16), (16, 32)], ids=lambda shape: f"{shape[0]} lanes")
 def lanes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "vector_shape", lambda: request.param)
-    kernels = [layer_kernels.rotate_kernel, layer_kernels.gate_kernel]
+    kernels = [layer_kernels.rotate_kernel, layer_kernels.gate_kernel, row_kernels.rms_norm_kernel]
     for kernel in (row_kernels.layer_norm_kernel, row_kernels.unit_kernel, row_kernels.embed_kernel, *kernels):
         monkeypatch.setattr(kernel, "kept", {})
 
@@ -41,6 +41,19 @@ def test_layer_norm(rows: int, width: int, bias: bool) -> None:
     ours = compiled_rows.layer_norm(x, weight, shift, 1e-5)
     exact = F.layer_norm(x.double(), (width,), weight.double(), None if shift is None else shift.double(), 1e-5)
     assert (ours - exact).abs().max() <= 4e-6
+
+
+@pytest.mark.parametrize("shape", [(9, 384), (5, 4, 64), (5, 1, 32)])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.usefixtures("lanes")
+def test_rms_norm(shape: tuple[int, ...], offset: float) -> None:
+    """Of heads as they lie beside values too."""
+    x = draw(shape[0], 6 * shape[-1], 5.0).view(shape[0], 6, shape[-1])
+    x = x[:, 0].contiguous() if len(shape) == 2 else x[:, 1 : 1 + shape[1]]
+    norm = RMSNorm(shape[-1], 1e-6, offset)
+    norm.weight.copy_(draw(2, shape[-1])[0])
+    exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt() * (norm.weight.double() + offset)
+    assert norm(x).shape == x.shape and (norm(x) - exact).abs().max() <= 4e-6
 
 
 @pytest.mark.usefixtures("lanes")

@@ -32,7 +32,7 @@ if vector_shape() is None:
 
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512}
 # By functions of our own alone.
-FAMILIES = {"Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert", "NomicBert", "Gte"}
+FAMILIES = {"Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert", "NomicBert", "Gte", "Qwen2", "Qwen3"}
 LENGTHS = [[1], [5], [12], [3, 40, 1, 12], [200, 100, 300], [7] * 60, [MOST_TOKENS - 700, 400, 300]]
 
 
@@ -47,7 +47,7 @@ def cores(request: pytest.FixtureRequest) -> Iterator[int]:
 def load(family: type[Backbone], directory: Path, **settings: Any) -> tuple[Backbone, dict[str, Any]]:
     """Return a backbone whose weights are laid, as they are after a model's first batch, and its configuration."""
     wide = {**WIDE, "num_attention_heads": 2, "embedding_size": 48, "dim": 64, "n_heads": 2, "hidden_dim": 128}
-    wide |= {"n_embd": 64, "n_head": 2, "n_inner": 128, "n_positions": 512}
+    wide |= {"n_embd": 64, "n_head": 2, "n_inner": 128, "n_positions": 512, "head_dim": 32}
     sizes = {name: value for name, value in wide.items() if name in family.tiny}
     reference = save_reference(family.architectures[0], {**family.tiny, **sizes, **settings}, directory, std=MILD_STD)
     backbone: Any = load_family(family, reference)["backbone"]

@@ -17,9 +17,11 @@ from tercet.nn.jit.pool_kernel import PoolWords, pool_kernel
 from tercet.nn.jit.row_kernels import (
     EmbedWords,
     NormWords,
+    RmsWords,
     UnitWords,
     embed_kernel,
     layer_norm_kernel,
+    rms_norm_kernel,
     unit_kernel,
 )
 from tercet.nn.jit.rows import units_of
@@ -54,6 +56,34 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Te
         units=units_of(rows),
     )
     together(layer_norm_kernel(bias is not None), words)
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor | None:
+    """Return x / rms(x) · (weight + offset) over the last dimension of x (T, H) or of a view (T, N, d).
+
+    None where the kernel does not take it.
+    """
+    heads = x if x.ndim == 3 else x[:, None]
+    if not fuses(heads[:, 0]) or weight.dtype != torch.float32:
+        return None
+    rows, count, width = heads.shape
+    heads = heads if heads.stride()[1:] == (width, 1) else heads.contiguous()
+    out = x.new_empty(x.shape)
+    words = RmsWords(
+        x=heads.data_ptr(),
+        y=out.data_ptr(),
+        weight=weight.data_ptr(),
+        rows=rows,
+        step=heads.stride(0),
+        heads=count,
+        width=width,
+        share=bits(1 / width),
+        eps=bits(eps),
+        offset=bits(offset),
+        units=units_of(rows),
+    )
+    together(rms_norm_kernel(), words)
     return out
 
 

@@ -1,6 +1,6 @@
 """Norms over the last dimension, computed in float32 inside.
 
-On a GPU in half precision each is one pass over memory, and so is LayerNorm in float32 on a CPU.
+On a GPU in half precision each is one pass over memory, and so they are in float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class RMSNorm(nn.Module):
         """Return the normalised x, (T, H) or (T, N, d), same dtype."""
         if fused_rows.fuses(x):
             return fused_rows.rms_norm(x, self.weight, self.eps, self.offset)
+        if (normed := compiled_rows.rms_norm(x, self.weight, self.eps, self.offset)) is not None:
+            return normed
         weight = self.weight.float() + self.offset
         return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
 

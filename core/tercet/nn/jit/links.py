@@ -8,7 +8,7 @@ from tercet.nn.jit.attention_kernel import AttentionWords
 from tercet.nn.jit.layer_kernels import GateWords, RotateWords
 from tercet.nn.jit.pool_kernel import PoolWords
 from tercet.nn.jit.product_kernel import ProductWords
-from tercet.nn.jit.row_kernels import EmbedWords, NormWords, UnitWords
+from tercet.nn.jit.row_kernels import EmbedWords, NormWords, RmsWords, UnitWords
 from tercet.nn.jit.words import Words
 
 
@@ -48,6 +48,7 @@ _ROWS: tuple[Link, ...] = (("rows", "tokens", None), ("units", "token_units", No
 LINKS: dict[type[Words], tuple[Link, ...]] = {
     EmbedWords: (*_ROWS, *((name, name, None) for name in ("ids", "positions", "kinds", "kinds_step"))),
     NormWords: _ROWS,
+    RmsWords: _ROWS,
     UnitWords: _ROWS,
     RotateWords: _ROWS,
     GateWords: _ROWS,

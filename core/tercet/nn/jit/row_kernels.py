@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.rows import each_row
-from tercet.nn.jit.values import Memory, Vector
+from tercet.nn.jit.values import Int, Memory, Vector
 from tercet.nn.jit.words import Lookups
 
 
@@ -27,6 +27,31 @@ class NormWords(NamedTuple):
     width: int
     share: int
     eps: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+
+class RmsWords(NamedTuple):
+    """The words of `rms_norm_kernel`.
+
+    Attributes:
+        x: address of rows of (heads, width) float32, `step` numbers apart. y: of (rows, heads, width).
+        weight: of (width,). rows, heads, width: the shape.
+        share, eps, offset: the bits of float32, of 1 / width, of what is added to the mean square and to the weight.
+        units, next, done: see `words.Words`.
+    """
+
+    x: int
+    y: int
+    weight: int
+    rows: int
+    step: int
+    heads: int
+    width: int
+    share: int
+    eps: int
+    offset: int
     units: int
     next: int = 0
     done: int = 0
@@ -89,6 +114,7 @@ class EmbedWords(NamedTuple):
 
 
 _NORM = NormWords(*range(len(NormWords._fields)))  # where each is
+_RMS = RmsWords(*range(len(RmsWords._fields)))
 _UNIT = UnitWords(*range(len(UnitWords._fields)))
 _EMBED = EmbedWords(*range(len(EmbedWords._fields)))
 
@@ -114,16 +140,36 @@ def layer_norm_kernel(code: Code, shifts: bool) -> None:
 
 
 @Kernel
+def rms_norm_kernel(code: Code) -> None:
+    """Write x / √(mean square + eps) · (weight + offset); heads fill vectors."""
+    x, y, weight = (Memory(code, code.pointer(at)) for at in _RMS[:3])
+    step, heads, width = (code.word(at) for at in _RMS[4:7])
+    share, eps, offset = (code.scalar(at) for at in _RMS[7:10])
+    with each_row(code, _RMS) as row, code.loop(heads) as head:
+        source, target = row * step + head * width, (row * heads + head) * width
+        inverse = code.constant(1.0) / code.sqrt(_square(x, source, width) * share + eps)
+        with code.loop(width, step=code.lanes) as at:
+            y.store(x.load(source + at) * inverse * (weight.load(at) + offset), target + at)
+
+
+def _square(x: Memory, start: Int, width: Int) -> Vector:
+    """Return the sum of a row's squares in every lane."""
+    code = x.code
+    squares = code.variable(code.constant(0.0))
+    with code.loop(width, step=code.lanes) as at:
+        number = x.load(start + at)
+        squares.store(code.fma(number, number, squares.load()))
+    return squares.load().across(Vector.__add__)
+
+
+@Kernel
 def unit_kernel(code: Code) -> None:
     """Write x / its length; rows fill vectors."""
     x, y = (Memory(code, code.pointer(at)) for at in _UNIT[:2])
     width, least = code.word(_UNIT.width), code.scalar(_UNIT.least)
     with each_row(code, _UNIT) as row:
-        start, squares = row * width, code.variable(code.constant(0.0))
-        with code.loop(width, step=code.lanes) as at:
-            number = x.load(start + at)
-            squares.store(code.fma(number, number, squares.load()))
-        share = code.constant(1.0) / code.sqrt(squares.load().across(Vector.__add__)).at_least(least)
+        start = row * width
+        share = code.constant(1.0) / code.sqrt(_square(x, start, width)).at_least(least)
         with code.loop(width, step=code.lanes) as at:
             y.store(x.load(start + at) * share, start + at)
 
