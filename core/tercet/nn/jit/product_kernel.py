@@ -233,8 +233,9 @@ class _Block:
         """Add the product over these columns to the sums of a few rows from `top` on; rows may repeat.
 
         Args:
-            fetch: whether the part of the weight that this core reads for the next unit, as a rule, comes near
-                meanwhile, instead of the next rows of x, which are too few numbers each for a processor to foresee.
+            fetch: vectors of each column that come near meanwhile, of the part of the weight that this core reads for
+                the next unit as a rule; the first two tiles share them out. Where it is one vector, so do
+                the next rows of x, each too few numbers for a processor to foresee.
         """
         product, code, wide = self.product, self.product.code, self.product.wide
         parts = {(row, at): code.variable(code.constant(0.0)) for row in rows for at in product.columns}
