@@ -106,6 +106,7 @@ class Program:
         self._arena = arena
         self._functions = [function for function, _ in steps]  # which hold their code
         self._lookups = [words for _, words in steps if isinstance(words, EmbedWords)]
+        self._panels = max(getattr(words, "panels", 1) for _, words in steps)
         self._results = [Result(len(result) == _SEQUENCES, result.shape[1]) for result in results]
         calls = [words for _, words in steps]
         longest = max(len(words._fields) for words in calls)
@@ -146,7 +147,9 @@ class Program:
         asked, extents, spans = batch.lookups, batch.extents, batch.pooled_spans
         for lookup in self._lookups:
             lookup.check(asked)
-        tokens, count, cores = asked.tokens, len(extents), torch.get_num_threads()
+        tokens, count = asked.tokens, len(extents)
+        # A core more than the largest product has units would only wait.
+        cores = min(torch.get_num_threads(), self._panels * blocks_of(tokens))
         results = [torch.empty(count if of_sequences else tokens, width) for of_sequences, width in self._results]
         given = Given(
             *(tokens, units_of(tokens), blocks_of(tokens)),
