@@ -40,6 +40,11 @@ def fuses(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and x.ndim == 2 and fills(x.shape[1])
 
 
+def side_by_side(x: Tensor) -> Tensor:
+    """Return x (T, N, d) as kernels read it: each token's heads one after the other, the tokens anywhere."""
+    return x if x.stride()[1:] == (x.shape[2], 1) else x.contiguous()
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """Return (x − mean) / √(variance + eps) · weight + bias, (T, H)."""
     x = x.contiguous()
@@ -68,7 +73,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor | N
     if not fuses(heads[:, 0]) or weight.dtype != torch.float32:
         return None
     rows, count, width = heads.shape
-    heads = heads if heads.stride()[1:] == (width, 1) else heads.contiguous()
+    heads = side_by_side(heads)
     out = x.new_empty(x.shape)
     words = RmsWords(
         x=heads.data_ptr(),
@@ -152,7 +157,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor | None:
     (tokens, heads, width), turned = x.shape, cos.shape[-1]
     if not (fuses(x[:, 0]) and fuses(cos[:, 0]) and fills(turned // 2)):
         return None
-    x = x if x.stride()[1:] == (width, 1) else x.contiguous()
+    x = side_by_side(x)
     out = x.new_empty(tokens, heads, width)
     words = RotateWords(
         x=x.data_ptr(),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tercet.nn.batch import PackedBatch
+from tercet.nn.compiled_rows import side_by_side
 from tercet.nn.distance_bias import DistanceBias
 from tercet.nn.jit.attention_kernel import AttentionWords, attention_kernel
 from tercet.nn.jit.code import vector_shape
@@ -45,7 +46,7 @@ def fused_attention(
         bias: of no sequence longer than it has distances.
     """
     heads, dims = q.shape[1:]
-    q, k, v = (x if x.stride()[1:] == (dims, 1) else x.contiguous() for x in (q, k, v))
+    q, k, v = map(side_by_side, (q, k, v))
     out = q.new_empty(len(q), heads * dims)
     extents = batch.extents
     if batch.filler:
