@@ -19,7 +19,7 @@ from tercet.models.registry import Backbone, families
 from tercet.nn import attention
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.model import Model
-from tercet.nn.recordings import RoomBatch, empty
+from tercet.nn.recordings import RoomBatch
 from tercet.nn.room import Arrays, Room
 from tercet.nn.shapeless import HostShapeError
 from tercet.nn.transfer import upload
@@ -48,7 +48,7 @@ def fresh(model: Model, sequences: list[TokenSequence]) -> Tensor:
 
 def test_a_room_batch_knows_no_sequence() -> None:
     room = Room(16, 4, 16)
-    block, _ = upload(empty(room), torch.device("cpu"))
+    block = upload(room.empty.present, room.layout, torch.device("cpu"))
     batch = RoomBatch.over(block, room)
     assert batch.cu_seqlens.tolist() == [0, 16, 16, 16, 16]
     assert len(batch.input_ids) == len(batch.positions) == 16 and len(batch.cu_seqlens) == 5
@@ -121,7 +121,8 @@ def laid_out(sequences: list[TokenSequence], backbone: Any) -> tuple[Tensor, Roo
     assert room is not None
     types = None if plain.token_types is None else plain.token_types.numpy()
     arrays = Arrays(plain.cu_seqlens.numpy(), plain.input_ids.numpy(), plain.positions.numpy(), types)
-    block, _ = upload(list(room.laid(arrays.for_attention(plain.attended or plain.lengths))), torch.device("cpu"))
+    laid = room.laid(arrays.for_attention(plain.attended or plain.lengths))
+    block = upload(laid.present, room.layout, torch.device("cpu"))
     with torch.inference_mode():
         return block, room, backbone(plain)
 

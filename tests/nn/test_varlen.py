@@ -37,7 +37,8 @@ def check(name: str) -> None:
     arrays = Arrays(host.cu_seqlens.numpy(), host.input_ids.numpy(), host.positions.numpy())
     room = Room.holding(len(q), len(LENGTHS), max(LENGTHS))
     assert room is not None
-    block, _ = upload(list(room.laid(arrays.for_attention(host.attended or host.lengths))), torch.device("cpu"))
+    laid = room.laid(arrays.for_attention(host.attended or host.lengths))
+    block = upload(laid.present, room.layout, torch.device("cpu"))
     window = (options.get("window", (-1, -1))[0], 0) if options.get("causal") else options.get("window", (-1, -1))
     scale = options.get("scale", q.shape[-1] ** -0.5)
     ours = short_attention(q, k, v, RoomBatch.over(block, room), scale, window).flatten(1)

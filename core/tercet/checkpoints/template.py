@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -60,7 +60,7 @@ class Template:
         """Return the sequence that holds the texts' tokens."""
         types = None
         if self.typed:
-            filled = (np.full(len(text), kind, np.int64) for text, kind in zip(texts, self.text_types, strict=True))
+            filled = [np.full(len(text), kind, np.int64) for text, kind in zip(texts, self.text_types, strict=True)]
             types = _interleaved(self.types, filled)
         return TokenSequence(_interleaved(self.ids, texts), types, truncated=truncated)
 
@@ -93,7 +93,9 @@ class Template:
         )
 
 
-def _interleaved(specials: Sequence[Ids], texts: Iterable[Ids]) -> Ids:
+def _interleaved(specials: Sequence[Ids], texts: Sequence[Ids]) -> Ids:
+    if len(texts) == 1:  # of which there are many; a list of parts takes longer to make than to join
+        return np.concatenate((specials[0], texts[0], specials[1]))
     first, *rest = specials
     return np.concatenate([first, *(part for pair in zip(texts, rest, strict=True) for part in pair)])
 

@@ -63,6 +63,29 @@ class Work:
         return len(self.sequence)
 
 
+class _Line:
+    """Work of one key, the oldest first.
+
+    Attributes:
+        works: (n) at least one. lengths: (n,) int64, their tokens: thousands may wait, and each batch looks at them.
+    """
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        self.works, self.lengths = list(works), _lengths(works)
+
+    def append(self, works: Sequence[Work]) -> None:
+        self.works += works
+        self.lengths = np.append(self.lengths, _lengths(works))
+
+    def without(self, gone: NDArray[np.intp]) -> list[Work]:
+        """Take the pieces at these places out and return them."""
+        out = [self.works[place] for place in gone.tolist()]
+        left = np.ones(len(self.works), np.bool_)
+        left[gone] = False
+        self.works, self.lengths = list(compress(self.works, left.tolist())), self.lengths[left]
+        return out
+
+
 class BatchQueue:
     """Work by `BatchKey`, in order of arrival; `take` cuts batches of near-equal lengths from it.
 
@@ -74,36 +97,41 @@ class BatchQueue:
         self.max_batch_tokens = max_batch_tokens
         self.tokens = 0
         self._tokens: Counter[str] = Counter()
-        self._pending: dict[BatchKey, list[Work]] = {}
+        self._lines: dict[BatchKey, _Line] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._pending.values()))
+        return sum(len(line.works) for line in self._lines.values())
 
     def put(self, key: BatchKey, works: Sequence[Work]) -> None:
         """Append work, oldest first."""
-        if works:
-            self._pending.setdefault(key, []).extend(works)
-            self._count(key, sum(work.tokens for work in works))
+        if not works:
+            return
+        if key in self._lines:
+            self._lines[key].append(works)
+        else:
+            self._lines[key] = _Line(works)
+        self._count(key, sum(work.tokens for work in works))
 
     def keys(self) -> list[BatchKey]:
         """Return the keys that have work, the most urgent first: oldest first, bulk with a handicap."""
-        return sorted(self._pending, key=self._urgency)
+        return sorted(self._lines, key=self._urgency)
 
     def models(self) -> set[str]:
         """Return the models that have work."""
-        return {key.model for key in self._pending}
+        return {key.model for key in self._lines}
 
     def waiting(self) -> dict[str, tuple[int, float]]:
         """Return, by model, the tokens that wait and when the oldest of its work was enqueued."""
         found: dict[str, tuple[int, float]] = {}
-        for key, works in self._pending.items():
-            _, oldest = found.get(key.model, (0, works[0].enqueued_at))
-            found[key.model] = (self._tokens[key.model], min(oldest, works[0].enqueued_at))
+        for key, line in self._lines.items():
+            first = line.works[0].enqueued_at
+            _, oldest = found.get(key.model, (0, first))
+            found[key.model] = (self._tokens[key.model], min(oldest, first))
         return found
 
     def oldest(self) -> float | None:
         """Return when the oldest waiting work was enqueued."""
-        return min((works[0].enqueued_at for works in self._pending.values()), default=None)
+        return min((line.works[0].enqueued_at for line in self._lines.values()), default=None)
 
     def take(self, key: BatchKey) -> list[Work]:
         """Remove and return one batch: the oldest work and, among the oldest `WINDOW`, those nearest to it in length.
@@ -111,35 +139,28 @@ class BatchQueue:
         The oldest always goes, so nothing waits for more batches than there is older work; the result is sorted by
         length, so that attention finds runs of equal sequences.
         """
-        pending = self._pending.pop(key)
-        if len(pending) == 1:  # a lone query
-            self._count(key, -pending[0].tokens)
-            return pending
-        window = pending[:WINDOW]
-        lengths = np.fromiter((len(work.sequence) for work in window), np.int64, len(window))
+        line = self._lines[key]
+        if len(line.works) == 1:  # a lone query
+            del self._lines[key]
+            self._count(key, -line.works[0].tokens)
+            return line.works
+        lengths = line.lengths[:WINDOW]
         chosen = _nearest(lengths, self.max_batch_tokens)
-        left = np.ones(len(window), np.bool_)
-        left[chosen] = False
-        rest = [*compress(window, left.tolist()), *pending[WINDOW:]]
-        if rest:
-            self._pending[key] = rest
         self._count(key, -int(lengths[chosen].sum()))
-        return [window[i] for i in chosen[np.argsort(lengths[chosen], kind="stable")].tolist()]
+        works = line.without(chosen[np.argsort(lengths[chosen], kind="stable")])
+        if not line.works:
+            del self._lines[key]
+        return works
 
     def discard(self, matches: Callable[[BatchKey, Work], bool]) -> list[Work]:
         """Remove and return all work that matches."""
         gone: list[Work] = []
-        for key, works in list(self._pending.items()):
-            kept: list[Work] = []
-            lost: list[Work] = []
-            for work in works:
-                (lost if matches(key, work) else kept).append(work)
+        for key, line in list(self._lines.items()):
+            lost = line.without(np.flatnonzero([matches(key, work) for work in line.works]))
             gone += lost
             self._count(key, -sum(work.tokens for work in lost))
-            if kept:
-                self._pending[key] = kept
-            else:
-                del self._pending[key]
+            if not line.works:
+                del self._lines[key]
         return gone
 
     def _count(self, key: BatchKey, tokens: int) -> None:
@@ -147,7 +168,11 @@ class BatchQueue:
         self._tokens[key.model] += tokens
 
     def _urgency(self, key: BatchKey) -> float:
-        return self._pending[key][0].enqueued_at + (BULK_HANDICAP_S if key.lane is Lane.BULK else 0.0)
+        return self._lines[key].works[0].enqueued_at + (BULK_HANDICAP_S if key.lane is Lane.BULK else 0.0)
+
+
+def _lengths(works: Sequence[Work]) -> NDArray[np.int64]:
+    return np.fromiter((len(work.sequence) for work in works), np.int64, len(works))
 
 
 def _nearest(lengths: NDArray[np.int64], budget: int) -> NDArray[np.intp]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tercet.nn.jit.words import Lookups
+from tercet.nn.layout import Layout
 from tercet.nn.room import Arrays, Room
 from tercet.nn.transfer import upload
 
@@ -112,9 +113,10 @@ class PackedBatch:
         arrays = arrays.for_attention([len(s) if s.attended is None else s.attended for s in sequences])
         masked = any(s.attended is not None for s in sequences)
         room = Room.holding(tokens, count, max(map(len, sequences)), masked)
-        laid = arrays if room is None else room.laid(arrays)
-        block, there = upload([array for array in laid if array is not None], device)
-        cu_seqlens, ids, positions, *types, key_counts, query_blocks = there
+        laid = (arrays if room is None else room.laid(arrays)).present
+        layout = Layout.of(laid) if room is None else room.layout
+        block = upload(laid, layout, device)
+        cu_seqlens, ids, positions, *types, key_counts, query_blocks = layout.views(block)
         return cls(
             ids[:tokens],
             positions[:tokens],

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from itertools import accumulate, chain
+from itertools import chain
 
 import torch
 from torch import Tensor
 
+from tercet.nn.layout import Layout
 from tercet.nn.model import Model
-
-_ALIGNED = 256  # bytes; what the device's own allocations are aligned to
 
 
 class Parked:
@@ -31,11 +30,10 @@ class Parked:
         # Sharing one tensor, two names get one place.
         self._tensors = list({id(t): t for t in chain(model.parameters(), model.buffers())}.values())
         self._device = self._tensors[0].device
-        extents = [-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in self._tensors]
-        *self._starts, size = accumulate(extents, initial=0)
-        self._shapes = [(t.shape, torch.empty(t.shape, device="meta").stride()) for t in self._tensors]
+        self._layout = Layout((tensor.shape, tensor.dtype) for tensor in self._tensors)
+        size = self._layout.size_bytes
         self._block = _locked(size) if self._device.type == "cuda" else torch.empty(size, dtype=torch.uint8)
-        for tensor, place in zip(self._tensors, self._places(self._block), strict=True):
+        for tensor, place in zip(self._tensors, self._layout.views(self._block), strict=True):
             place.copy_(tensor, non_blocking=True)
         self._wait()
 
@@ -58,16 +56,8 @@ class Parked:
         return self.model
 
     def _lie_in(self, block: Tensor) -> None:
-        for tensor, place in zip(self._tensors, self._places(block), strict=True):
+        for tensor, place in zip(self._tensors, self._layout.views(block), strict=True):
             tensor.data = place
-
-    def _places(self, block: Tensor) -> list[Tensor]:
-        # One operation a tensor: a swap of two hundred is not to take the host longer than the bus.
-        typed = {tensor.dtype: block.view(tensor.dtype) for tensor in self._tensors}
-        return [
-            typed[tensor.dtype].as_strided(shape, stride, start // tensor.itemsize)
-            for tensor, start, (shape, stride) in zip(self._tensors, self._starts, self._shapes, strict=True)
-        ]
 
     def _wait(self) -> None:
         if self._device.type == "cuda":

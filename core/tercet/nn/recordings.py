@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tercet.nn.batch import PackedBatch
-from tercet.nn.room import MOST_TOKENS, Arrays, Room
+from tercet.nn.room import MOST_TOKENS, Room
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
-from tercet.nn.transfer import upload, views
+from tercet.nn.transfer import upload
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +47,8 @@ class RoomBatch(ShapelessBatch):
     @classmethod
     def over(cls, block: Tensor, room: Room) -> RoomBatch:
         """Return the batch whose arrays lie in the block."""
-        cu, ids, positions, types, keys, blocks = views(block, empty(room))
+        cu, ids, positions, types, keys, blocks = room.layout.views(block)
         return cls(ids, positions, types, cu, None, (), key_counts=keys, query_blocks=blocks, room=room, block=block)
-
-
-def empty(room: Room) -> list[Any]:
-    """Return a room's arrays without a sequence in it."""
-    none = np.zeros(0, np.int64)
-    return list(room.laid(Arrays(np.zeros(1, np.int32), none, none)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +109,7 @@ class Recordings:
 
 
 def _recorded(backbone: nn.Module, room: Room, device: torch.device) -> Recording:
-    block, _ = upload(empty(room), device)
-    batch = RoomBatch.over(block, room)
+    batch = RoomBatch.over(upload(room.empty.present, room.layout, device), room)
     states = _target(backbone(batch))  # called once so that whatever is made on first use is there
     torch.cuda.current_stream(device).synchronize()
     graph, other = torch.cuda.CUDAGraph(), next(iter(_OWN.recordings), None)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from functools import cache
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tercet.nn.layout import Layout
 
 QUERY_BLOCK = 64  # queries that a GPU's attention computes at a time
 SHORT = 512  # tokens; attention treats sequences up to here alike, whatever the longest of a batch is
@@ -52,6 +55,17 @@ class Room(NamedTuple):
         ids, positions, types = map(self._padded, (arrays.input_ids, arrays.positions, arrays.token_types))
         return Arrays(cu_seqlens, ids, positions, types, keys, blocks)
 
+    @property
+    def empty(self) -> Arrays:
+        """The arrays of a room without a sequence in it."""
+        none = np.zeros(0, np.int64)
+        return self.laid(Arrays(np.zeros(1, np.int32), none, none))
+
+    @property
+    def layout(self) -> Layout:
+        """Where a batch's arrays lie in one block."""
+        return _layout(self)
+
     def _padded(self, array: NDArray[np.int64] | None) -> NDArray[np.int64]:
         padded = np.zeros(self.tokens, np.int64)
         if array is not None:
@@ -75,6 +89,11 @@ class Arrays(NamedTuple):
     key_counts: NDArray[np.int32] | None = None
     query_blocks: NDArray[np.int32] | None = None
 
+    @property
+    def present(self) -> list[NDArray[Any]]:
+        """Those that are there."""
+        return [array for array in self if array is not None]
+
     def for_attention(self, key_counts: Sequence[int]) -> Arrays:
         """Return the arrays with `query_blocks`, and so many keys of each sequence."""
         counts = -(-np.diff(self.cu_seqlens) // QUERY_BLOCK)
@@ -82,6 +101,11 @@ class Arrays(NamedTuple):
         place = np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts)
         blocks = np.stack((sequence, place * QUERY_BLOCK), 1).astype(np.int32)
         return self._replace(key_counts=np.array(key_counts, np.int32), query_blocks=blocks)
+
+
+@cache
+def _layout(room: Room) -> Layout:
+    return Layout.of(room.empty.present)
 
 
 def _rounded(tokens: int) -> int:

@@ -1,0 +1,137 @@
+"""Word by word: the tokeniser's own answers, for any text, whatever was read before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers
+
+from support.tiny_tokenizers import KINDS, tiny
+from tercet.checkpoints import words
+from tercet.checkpoints.template import Ids
+from tercet.checkpoints.words import Words
+
+SWITCHES = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
+VARIANTS = [dict(zip(SWITCHES, values, strict=True)) for values in product((True, False), repeat=4)]
+
+# What normalising and splitting look at: spaces of all kinds, marks that join what goes before them, control
+# characters, characters that stand alone or change their case by what is around, and special tokens.
+pieces = st.one_of(
+    st.sampled_from([" ", "  ", "\n", "\t", "\x0b", "\x1c", "\x85", "\xa0", "\u2003", "\u200b", "\u3000", "\ufeff"]),
+    st.sampled_from(["\u0301", "\u0345", "\u0f71", "\u1161", "\x00", "\x7f", "\ufffd", "語", "Σ", "İ", "ﬁ", "é", "."]),
+    st.sampled_from(["hello", "WORD", "fox's", "[MASK]", "[SEP]", "[mask]", "new_token", "##s", "a" * 60, "b" * 120]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+)
+texts = st.lists(st.lists(pieces, max_size=12).map("".join), max_size=4)
+
+
+def bert(**switches: Any) -> tokenizers.Tokenizer:
+    made = tiny("wordpiece")
+    vocabulary = made.get_vocab(with_added_tokens=False)
+    made.model = models.WordPiece({**vocabulary, "|": len(vocabulary)}, unk_token="[UNK]")
+    made.normalizer = normalizers.BertNormalizer(**switches)
+    made.add_tokens([AddedToken("new_token", single_word=True), AddedToken("fox's", normalized=True)])
+    made.add_special_tokens([AddedToken("[MASK]", lstrip=True)])
+    return made
+
+
+def ids(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+    found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return found
+
+
+@pytest.mark.parametrize("switches", VARIANTS, ids=str)
+def test_a_text_is_its_words(switches: dict[str, bool]) -> None:
+    tokenizer = bert(**switches)
+    kept = Words(tokenizer)
+
+    @given(texts)
+    def check(given: list[str]) -> None:
+        for _ in range(2):  # once with words that are new, once without
+            assert [found.tolist() for found in kept.encode(given)] == [ids(tokenizer, text) for text in given]
+
+    check()
+
+
+def test_only_berts_rules_may_split() -> None:
+    may = {name for name in KINDS if Words.may_split(tiny(name))}
+    assert may == {"wordpiece"}
+    spaced = bert()
+    spaced.add_tokens(["two words"])
+    assert Words.may_split(bert()) and not Words.may_split(spaced)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tokeniser is asked for."""
+    asked: list[str] = []
+    tokenized = Words._tokenized
+
+    def told(self: Words, texts: Sequence[str]) -> list[Ids]:
+        asked.extend(texts)
+        return tokenized(self, texts)
+
+    monkeypatch.setattr(Words, "_tokenized", told)
+    return asked
+
+
+def test_the_tokenizer_is_asked_once_for_a_word(asked: list[str]) -> None:
+    kept = Words(bert())
+    assert kept._mark is not None
+    asked.clear()
+    for _ in range(2):
+        kept.encode(["hello word hello", "word"])
+    assert {*asked[0].split(" | ")} == {"hello", "word"} and not any(asked[1:])
+    asked.clear()
+    long = "a" * 49
+    kept.encode([long, f"{long} hello"])
+    assert [text for text in asked if text] == [long, f"{long} hello"] and long not in kept._known
+
+
+def test_many_new_words_are_asked_for_in_lines(asked: list[str]) -> None:
+    tokenizer = bert()
+    kept = Words(tokenizer)
+    texts = [" ".join(f"w{i}.{j}" for j in range(20)) for i in range(100)]
+    for text, found in zip(texts, kept.encode(texts), strict=True):
+        assert found.tolist() == ids(tokenizer, text)
+    assert len(kept._known) == 200  # a tenth; the texts were read whole
+    assert max(text.count("|") for text in asked) == 63
+
+
+@pytest.mark.parametrize("vocabulary", [True, False], ids=["with the mark", "without"])
+def test_the_mark_may_stand_in_texts(vocabulary: bool) -> None:
+    tokenizer = bert()
+    if not vocabulary:
+        kept = {piece: at for piece, at in tokenizer.get_vocab(with_added_tokens=False).items() if piece != "|"}
+        tokenizer.model = models.WordPiece(kept, unk_token="[UNK]")
+    words = Words(tokenizer)
+    assert (words._mark is not None) == vocabulary
+    for texts in (["a | b", "hello | hello|word |"], ["hello word", "the fox"], ["|", "||", "fox|"]):
+        assert [found.tolist() for found in words.encode(texts)] == [ids(tokenizer, text) for text in texts]
+
+
+def test_words_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_MOST", 10)
+    tokenizer = bert()
+    kept = Words(tokenizer)
+    for i in range(40):
+        text = f"hello w{i} x{i}"
+        assert kept.encode([text, "hello"])[0].tolist() == ids(tokenizer, text)
+        assert len(kept._known) <= 10
+
+
+def test_threads_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_MOST", 50)
+    tokenizer = bert()
+    kept = Words(tokenizer)
+    given = [[f"w{i * j % 97} hello {j}" for j in range(30)] for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(kept.encode, given))
+    assert [[part.tolist() for part in each] for each in found] == [[ids(tokenizer, t) for t in ts] for ts in given]
