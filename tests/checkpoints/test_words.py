@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers
 
 from support.tiny_tokenizers import KINDS, tiny
-from tercet.checkpoints import words
+from tercet.checkpoints import word_table
 from tercet.checkpoints.template import Ids
+from tercet.checkpoints.word_table import WordTable
 from tercet.checkpoints.words import Words
 
 SWITCHES = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
@@ -92,7 +94,30 @@ def test_the_tokenizer_is_asked_once_for_a_word(asked: list[str]) -> None:
     asked.clear()
     long = "a" * 49
     kept.encode([long, f"{long} hello"])
-    assert [text for text in asked if text] == [long, f"{long} hello"] and long not in kept._known
+    assert [text for text in asked if text] == [long, f"{long} hello"] and len(kept._table) == 2
+
+
+def test_words_of_one_hash_are_told_apart() -> None:
+    table = WordTable()
+    table.add([b"one", b"two"], [np.array([1]), np.array([2, 3])])
+    assert [ids.tolist() for ids in table.look_up([b"two one", b"one"]) if ids is not None] == [[2, 3, 1], [1]]
+    hashes = table._slots[:, 0]
+    (place,) = np.flatnonzero(hashes == table._read([b"one"])[2])
+    table._keys[table._slots[place, 1]] += 1  # now the slot of "one" is another word's of the same hash
+    assert table.lacks([b"one", b"two"]) == [True, False] and table.look_up([b"one"]) == [None]
+
+
+@pytest.mark.parametrize("many", [1, 3000])
+def test_a_table_holds_what_was_put_in(many: int) -> None:
+    table, rng = WordTable(), np.random.default_rng(0)
+    given = {f"w{i:x}".encode(): rng.integers(0, 1 << 40, i % 5) for i in range(many)}
+    for part in range(0, many, 100):
+        words = [*given][part : part + 100]
+        table.add(words, [given[word] for word in words])
+    assert len(table) == many and not any(table.lacks([*given]))
+    for ids, expected in zip(table.look_up([*given]), given.values(), strict=True):
+        assert ids is not None and ids.tolist() == expected.tolist()
+    assert table.lacks([b"w", b"", b"w0 w1"]) == [True, True, many == 1]
 
 
 def test_many_new_words_are_asked_for_in_lines(asked: list[str]) -> None:
@@ -101,7 +126,7 @@ def test_many_new_words_are_asked_for_in_lines(asked: list[str]) -> None:
     texts = [" ".join(f"w{i}.{j}" for j in range(20)) for i in range(100)]
     for text, found in zip(texts, kept.encode(texts), strict=True):
         assert found.tolist() == ids(tokenizer, text)
-    assert len(kept._known) == 200  # a tenth; the texts were read whole
+    assert len(kept._table) == 200  # a tenth; the texts were read whole
     assert max(text.count("|") for text in asked) == 63
 
 
@@ -117,18 +142,22 @@ def test_the_mark_may_stand_in_texts(vocabulary: bool) -> None:
         assert [found.tolist() for found in words.encode(texts)] == [ids(tokenizer, text) for text in texts]
 
 
-def test_words_are_bounded_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "_MOST", 10)
+@pytest.mark.parametrize(("limit", "size"), [("MOST", 10), ("_KEY_BYTES", 80), ("_IDS", 50)])
+def test_words_are_bounded_and_forgotten(limit: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_table, limit, size)
     tokenizer = bert()
     kept = Words(tokenizer)
+    sizes = []
     for i in range(40):
         text = f"hello w{i} x{i}"
-        assert kept.encode([text, "hello"])[0].tolist() == ids(tokenizer, text)
-        assert len(kept._known) <= 10
+        for _ in range(2):
+            assert kept.encode([text, "hello"])[0].tolist() == ids(tokenizer, text)
+        sizes.append(len(kept._table))
+    assert max(sizes) <= 40 and sizes != sorted(sizes)
 
 
 def test_threads_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "_MOST", 50)
+    monkeypatch.setattr(word_table, "MOST", 50)
     tokenizer = bert()
     kept = Words(tokenizer)
     given = [[f"w{i * j % 97} hello {j}" for j in range(30)] for i in range(40)]

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress, islice
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 from tokenizers import models, normalizers, pre_tokenizers
 
-_MOST = 1 << 16  # words kept: about 12 MB
-_LONGEST = 48  # characters of one; what is longer hardly comes again
+from tercet.checkpoints.word_table import LONGEST, Ids, WordTable
+
 _FEW, _NEW_OF = 64, 10  # so many are learned at a time, or one of so many that are read
 _MARK, _LINE = "|", 64
 
@@ -23,7 +22,7 @@ _MARK, _LINE = "|", 64
 class Words:
     """Token ids of texts, found by what lies between their spaces; the tokeniser is asked for what is not known yet.
 
-    Thread-safe.
+    Thread-safe; the interpreter's lock is not held while words are looked up.
 
     Args:
         tokenizer: one that `may_split`.
@@ -31,11 +30,11 @@ class Words:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, bytes] = {}  # ids as bytes, since nothing joins faster
+        self._table = WordTable()
 
     @staticmethod
     def may_split(tokenizer: tokenizers.Tokenizer) -> bool:
-        """Whether the tokens of any text are those of its words, each by itself.
+        """Whether the tokens of any text are those of its words, each by itself, and a table can be read here.
 
         BERT's rules are so: none looks over a space. An added token could, if it holds one.
         """
@@ -45,49 +44,46 @@ class Words:
             and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
             and isinstance(tokenizer.model, models.WordPiece)
             and not any(" " in token.content for token in added)
+            and WordTable.works()
         )
 
-    def encode(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Return each text's token ids without special tokens, (n,) int64, not to be written to."""
-        split = [text.split(" ") for text in texts]
-        found = [self._found(words) for words in split]
-        if None in found:
-            self._learn([words for words, ids in zip(split, found, strict=True) if ids is None])
-            found = [self._found(words) if ids is None else ids for words, ids in zip(split, found, strict=True)]
-        left = iter(self._tokenized([text for text, ids in zip(texts, found, strict=True) if ids is None]))
-        return [next(left) if ids is None else np.frombuffer(ids, np.int64) for ids in found]
-
-    def _found(self, words: Sequence[str]) -> bytes | None:
-        """Return the ids of a text's words, or None if one is not known."""
-        try:
-            return b"".join(map(self._known.__getitem__, words))
-        except KeyError:
-            return None
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Return each text's token ids without special tokens, (n,) int64; some share memory."""
+        if not texts:
+            return []
+        found = self._table.look_up([text.encode() for text in texts])
+        if unknown := [i for i, ids in enumerate(found) if ids is None]:
+            self._learn([texts[i].split(" ") for i in unknown])
+            again = self._table.look_up([texts[i].encode() for i in unknown])
+            left = iter(self._tokenized([texts[i] for i, ids in zip(unknown, again, strict=True) if ids is None]))
+            for i, ids in zip(unknown, again, strict=True):
+                found[i] = next(left) if ids is None else ids
+        return [ids for ids in found if ids is not None]
 
     def _learn(self, texts: Sequence[Sequence[str]]) -> None:
-        """Keep the ids of words of these texts, of most if few are new; where there would be too many, of these alone.
+        """Keep the ids of words of these texts that are new, of all if they are few.
 
         A word by itself takes the tokeniser two to three times as long as within a text. So texts of ever new words are
         left to it whole.
         """
-        new = [word for word in set(chain.from_iterable(texts)) - self._known.keys() if len(word) <= _LONGEST]
-        new = new[: max(_FEW, sum(map(len, texts)) // _NEW_OF)]
-        learned = dict(zip(new, self._apart(new), strict=True))
-        if len(self._known) + len(learned) > _MOST:
-            self._known = learned
-        else:
-            self._known.update(learned)
+        words = [word for word in {*chain.from_iterable(texts)} if len(word.encode()) <= LONGEST]
+        lacking = self._table.lacks([word.encode() for word in words]) if words else []
+        most = max(_FEW, sum(map(len, texts)) // _NEW_OF)
+        new = list(islice(compress(words, lacking), most))
+        learned = {word.encode(): ids for word, ids in zip(new, self._apart(new), strict=True)}
+        fitting = {word: ids for word, ids in learned.items() if len(ids) <= len(word)}  # as an empty word's do
+        if fitting:
+            self._table.add([*fitting], [*fitting.values()])
 
-    def _apart(self, words: Sequence[str]) -> list[bytes]:
+    def _apart(self, words: Sequence[str]) -> list[Ids]:
         """Return the ids of each word, asked for in lines of many, which takes half as long as one by one."""
         if self._mark is None or any(_MARK in word for word in words):
-            return [ids.tobytes() for ids in self._tokenized(words)]
+            return self._tokenized(words)
         lines = [f" {_MARK} ".join(words[i : i + _LINE]) for i in range(0, len(words), _LINE)]
-        found: list[bytes] = []
+        found: list[Ids] = []
         for ids in self._tokenized(lines):
-            together, marks = ids.tobytes(), (np.flatnonzero(ids == self._mark) * ids.itemsize).tolist()
-            starts, ends = [0, *(mark + ids.itemsize for mark in marks)], [*marks, len(together)]
-            found += [together[start:end] for start, end in zip(starts, ends, strict=True)]
+            marks = np.flatnonzero(ids == self._mark).tolist()
+            found += [ids[start:end] for start, end in zip([0, *(m + 1 for m in marks)], [*marks, None], strict=True)]
         return found
 
     @cached_property
@@ -96,6 +92,6 @@ class Words:
         (ids,) = self._tokenized([_MARK])
         return int(ids[0]) if len(ids) == 1 and self._tokenizer.id_to_token(int(ids[0])) == _MARK else None
 
-    def _tokenized(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    def _tokenized(self, texts: Sequence[str]) -> list[Ids]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
         return [np.array(encoding.ids, np.int64) for encoding in encodings]

@@ -1,0 +1,111 @@
+"""A table from words to token ids, read by compiled code that does not hold the interpreter's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.lookup_kernel import SLOT, LookupWords, lookup_kernel
+
+Ids = NDArray[np.int64]
+
+MOST = 1 << 16  # words
+LONGEST = 48  # bytes of a word; what is longer hardly comes again
+_KEY_BYTES, _IDS = MOST * 12, MOST * 4  # of all words together
+
+
+class WordTable:
+    """Token ids by word, in UTF-8; when it would be too full it begins anew. Thread-safe.
+
+    Empty memory is not taken; full, it is 8 MB.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._scratch = np.empty(0, np.int64)
+        self._count = self._key_end = self._value_end = 0
+        self._clear()
+
+    @staticmethod
+    def works() -> bool:
+        """Whether this system lets code be made for it."""
+        return vector_shape() is not None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def look_up(self, texts: Sequence[bytes]) -> list[Ids | None]:
+        """Return each text's ids, one word's after the other's; None for a text with a word that is not here."""
+        with self._lock:
+            ids, found, _ = self._read(texts)
+            ids = ids.copy()
+        starts = [0, *found[:-1, 0].tolist()]
+        return [
+            None if unknown else ids[start:stop] for start, (stop, unknown) in zip(starts, found.tolist(), strict=True)
+        ]
+
+    def lacks(self, words: Sequence[bytes]) -> list[bool]:
+        """Return of each word whether it is not here."""
+        with self._lock:
+            unknown: list[bool] = (self._read(words)[1][:, 1] > 0).tolist()
+            return unknown
+
+    def add(self, words: Sequence[bytes], ids: Sequence[Ids]) -> None:
+        """Keep the ids of words without a space, none longer than `LONGEST` nor with more ids than bytes."""
+        lengths = np.array([(len(word), len(numbers)) for word, numbers in zip(words, ids, strict=True)], np.int64)
+        with self._lock:
+            amounts = (len(words), *lengths.sum(0).tolist())
+            if not self._holds(*amounts):
+                self._clear()
+                if not self._holds(*amounts):
+                    return
+            ends = np.cumsum(lengths, 0) + np.array((self._key_end, self._value_end))
+            hashes = self._read(words)[2]
+            places = self._places(hashes.tolist())
+            self._slots[places] = np.stack((hashes, *(ends - lengths).T, *ends.T), 1)
+            key_end, value_end = ends[-1].tolist()
+            self._keys[self._key_end : key_end] = np.frombuffer(b"".join(words), np.uint8)
+            self._values[self._value_end : value_end] = np.concatenate(ids)
+            self._key_end, self._value_end, self._count = key_end, value_end, self._count + len(words)
+
+    def _read(self, texts: Sequence[bytes]) -> tuple[Ids, NDArray[np.int64], NDArray[np.int64]]:
+        """Return all ids, for each text where its own end and how many words are unknown, and each word's hash.
+
+        The first and the last are overwritten by the next call.
+        """
+        joined = np.frombuffer(b" ".join((*texts, b"")), np.uint8)
+        ends = np.cumsum([len(text) + 1 for text in texts]) - 1
+        if len(self._scratch) < 2 * len(joined):
+            self._scratch = np.empty(4 * len(joined), np.int64)
+        out, hashes = self._scratch[: len(joined)], self._scratch[len(joined) :]
+        found = np.empty((len(texts), 2), np.int64)
+        read, written = (joined, ends, self._slots, self._keys, self._values), (out, hashes, found)
+        addresses = (array.ctypes.data for array in (*read, *written))
+        given = np.array(LookupWords._make((*addresses, len(self._slots), len(texts))), np.int64)
+        lookup_kernel().run(given.ctypes.data)
+        return out[: found[-1, 0]], found, hashes[: len(texts)]
+
+    def _places(self, hashes: Sequence[int]) -> list[int]:
+        """Take a slot for each hash, and return which."""
+        taken, mask = self._slots[:, 0], len(self._slots) - 1
+        places = []
+        for hash_ in hashes:
+            place = hash_ & mask
+            while taken[place]:
+                place = (place + 1) & mask
+            taken[place] = hash_
+            places.append(place)
+        return places
+
+    def _holds(self, words: int, key_bytes: int, ids: int) -> bool:
+        asked = (self._count + words, self._key_end + key_bytes, self._value_end + ids)
+        return all(size <= most for size, most in zip(asked, (MOST, _KEY_BYTES, _IDS), strict=True))
+
+    def _clear(self) -> None:
+        self._count = self._key_end = self._value_end = 0
+        self._slots = np.zeros((1 << MOST.bit_length(), SLOT), np.int64)
+        self._keys, self._values = np.zeros(_KEY_BYTES, np.uint8), np.zeros(_IDS, np.int64)
