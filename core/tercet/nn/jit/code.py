@@ -6,13 +6,14 @@ import ctypes
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from tercet.nn.jit import objects
 from tercet.nn.jit.values import FLOAT, INT, Int, Memory, Vector
 from tercet.nn.jit.words import Words
 
@@ -192,8 +193,8 @@ class Code:
         """Return the square roots."""
         return Vector(self, self.b.call(self._sqrt, [x.value]))
 
-    def finish(self) -> Compiled:
-        """Return the function, compiled."""
+    def finish(self) -> bytes:
+        """Return the function's object code."""
         self.b.ret_void()
         machine = _machine()
         module = llvm.parse_assembly(str(self.module))
@@ -201,10 +202,7 @@ class Code:
         options.loop_vectorization = options.slp_vectorization = False  # it is written in vectors
         passes = llvm.create_pass_builder(machine, options)
         passes.getModulePassManager().run(module, passes)
-        engine = llvm.create_mcjit_compiler(module, machine)
-        engine.finalize_object()
-        address = engine.get_function_address("run")
-        return Compiled(address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), engine)
+        return bytes(machine.emit_object(module))
 
 
 @dataclass(frozen=True)
@@ -219,6 +217,15 @@ class Compiled:
     address: int
     run: Callable[[int], None]
     engine: Any
+
+    @classmethod
+    def of(cls, code: bytes) -> Compiled:
+        """Return the function of this object code, in memory."""
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        address = engine.get_function_address("run")
+        return cls(address, ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address), engine)
 
 
 class Kernel:
@@ -235,10 +242,14 @@ class Kernel:
             return known
         with _COMPILING:
             if arguments not in self.kept:
-                code = Code()
-                self.write(code, *arguments)
-                self.kept[arguments] = code.finish()
+                name = f"{self.write.__module__}.{self.write.__qualname__}{arguments}, vectors {vector_shape()}"
+                self.kept[arguments] = Compiled.of(objects.kept(name, partial(self._compiled, arguments)))
             return self.kept[arguments]
+
+    def _compiled(self, arguments: tuple[Hashable, ...]) -> bytes:
+        code = Code()
+        self.write(code, *arguments)
+        return code.finish()
 
 
 @cache
