@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import math
 import os
@@ -54,8 +55,19 @@ def serve(sources: Sources) -> int:
         with open_engine(settings, allowed) as engine, observing(settings) as observers:
             app = create_app(engine, settings, reread=sources.read, observers=observers)
             allowed.service = app.state.service
+            set_aside()
             Server(server_config(app, settings), app.state.service, settings).run([listener])
     return 0
+
+
+def set_aside() -> None:
+    """Take what is there by now out of Python's collections of garbage, as it stays until the process ends.
+
+    A full collection looks at 200,000 objects of libraries, 90 to 100 ms in which nothing else goes on. Models come
+    later.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 class Downloads:

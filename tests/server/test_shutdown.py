@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +27,20 @@ PATH = "/v1/encode/tiny"
 
 def flags(tiny, **more):
     return {"models": [tiny], "aliases": {"tiny": tiny}, "device": "cpu", "precision": "float32", **more}
+
+
+COUNTED = """
+import gc
+from tercet_server import run
+from tercet_server.settings import Sources
+run.Server.run = lambda self, sockets: print(gc.get_freeze_count())
+run.serve(Sources({"device": "cpu", "port": 0}))
+"""
+
+
+def test_libraries_are_no_garbage_to_a_server():
+    ran = subprocess.run([sys.executable, "-c", COUNTED], check=True, capture_output=True, text=True)
+    assert int(ran.stdout) > 50_000
 
 
 def test_no_accepted_request_is_lost_when_the_server_stops_under_load(tiny):

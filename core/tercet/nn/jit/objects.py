@@ -1,7 +1,7 @@
 """Compiled kernels in files, so that only the first process on a machine compiles them.
 
-A process compiles for six tenths of a second until its first vector; to read what another compiled takes milliseconds. The
-files lie in `$XDG_CACHE_HOME/tercet/kernels`, by default below `~/.cache`, and may be deleted at any time.
+A process compiles for six tenths of a second until its first vector; to read what another compiled takes milliseconds.
+The files lie in `$XDG_CACHE_HOME/tercet/kernels`, by default below `~/.cache`, and may be deleted at any time.
 """
 
 from __future__ import annotations
