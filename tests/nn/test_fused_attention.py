@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,8 +26,9 @@ ALL = (-1, -1)
 
 
 @pytest.fixture
-def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile within this test alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(attention_kernel, "kept", {})
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import Classifier, Dense, DenseHead, Normalize, ScoreHead
+from tercet.nn.linear import prepare
 
 WIDTH = 12
 
@@ -75,3 +77,15 @@ def test_scores_are_activated_logits(activation: str | None, function: nn.Module
     assert isinstance(classifier, Classifier)
     x = states(batch)
     assert torch.allclose(ScoreHead(classifier, activation)(x, batch), function(classifier(x, batch)))
+
+
+@pytest.mark.parametrize(("hidden", "labels"), [(12, 1), (64, 1), (384, 3)])
+def test_a_score_is_the_same_among_any_others(hidden: int, labels: int) -> None:
+    head = drawn(ScoreHead(Classifier(hidden, labels, activation="tanh"), "sigmoid"))
+    prepare(head, only=RowWeight)
+    batch, generator = batch_of(*[1] * 80), torch.Generator().manual_seed(2)
+    hidden_states = torch.randn(80, hidden, generator=generator)
+    with torch.inference_mode():
+        whole = head(hidden_states, batch)
+        for first, last in ((0, 1), (3, 6), (0, 16), (16, 80), (0, 64), (7, 60)):
+            assert torch.equal(head(hidden_states[first:last], batch_of(*[1] * (last - first))), whole[first:last])

@@ -28,6 +28,7 @@ from tercet.errors import CheckpointError, UnsupportedModelError
 from tercet.models.generic import Generic, GenericMaskedLM, Reads, check_buildable
 from tercet.models.registry import Backbone, Renames, families
 from tercet.nn import linear
+from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import Classifier, Dense, DenseHead, Head, MaskedLM, Normalize, ScoreHead
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
@@ -58,10 +59,12 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
     load_weights(model, list(_sources(spec, family_of(spec))), device)
     if isinstance(model.backbone, Generic):
         _fill(model, spec, device, dtype)
-    # Elsewhere the rows are few, and a kernel compiled for each count of them would cost more than it saves.
-    for part in (model.backbone, *model.heads.modules()):
-        if part is model.backbone or isinstance(part, MaskedLM):
-            linear.prepare(part, cores, dtype if part is model.backbone else None)
+    linear.prepare(model.backbone, cores, dtype)
+    for part in model.heads.modules():
+        if isinstance(part, MaskedLM):
+            linear.prepare(part, cores)
+    # Elsewhere rows are few, and a library's kernel, compiled for each count of them, would cost more than it saves.
+    linear.prepare(model.heads, cores, only=RowWeight)
     if device.type == "cuda":  # weights are used on other streams than on which they came
         torch.cuda.current_stream(device).synchronize()
     return model.eval()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tercet.engine.pool_tokens import pool_tokens
 from tercet.engine.requests import EncodeRequest
-from tercet.nn.activations import ACTIVATIONS
+from tercet.nn.activations import activated
 from tercet.nn.model import LOGITS
 from tercet.quantize import quantize, quantize_multivector, shorten
 from tercet.types import MultiVectorBatch, Output, Quantization, SparseBatch, SparseVector
@@ -135,7 +135,7 @@ class ScoreColumn:
     def put(self, indices: Indices, rows: Mapping[str, Sequence[Any]]) -> None:
         """Keep the scores of some items."""
         values = np.asarray(rows[self.output], np.float32).reshape(len(indices))
-        self.values[indices] = ACTIVATIONS[self._activation](torch.from_numpy(values)).numpy()
+        self.values[indices] = activated(torch.from_numpy(values), self._activation).numpy()
 
 
 def largest(vector: SparseVector, k: int) -> SparseVector:

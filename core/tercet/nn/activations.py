@@ -53,6 +53,15 @@ def finish(y: Tensor, activation: str | None, residual: Tensor | None) -> Tensor
     return y if residual is None else y.add_(residual)
 
 
+def activated(x: Tensor, activation: str | None) -> Tensor:
+    """Return activation(x), computed in float64.
+
+    So a number comes out the same wherever it stands: in float32 torch has one way for whole vectors and another for
+    what is left over.
+    """
+    return ACTIVATIONS[activation](x.double()).to(x.dtype)
+
+
 def activation_name(name: str) -> str | None:
     """Return the key into `ACTIVATIONS` for a checkpoint's name, a torch class path such as
     `torch.nn.modules.activation.Tanh` included.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn import compiled_rows
-from tercet.nn.activations import ACTIVATIONS
+from tercet.nn.activations import activated
 from tercet.nn.batch import PackedBatch
 from tercet.nn.linear import Linear
 from tercet.nn.pooling import pool
@@ -175,7 +175,7 @@ class ScoreHead(Head):
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return (B, L) float32."""
-        return ACTIVATIONS[self.activation](self.logits(hidden, batch))
+        return activated(self.logits(hidden, batch), self.activation)
 
     def logits(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return (B, L) float32, before the activation."""

@@ -16,6 +16,8 @@ from tercet.nn.int8 import BYTES_A_WEIGHT, Int8Weight
 from tercet.nn.packed import PackedWeight, packing
 from tercet.nn.team import compute_with
 
+_SMALL = 1 << 15  # weights
+
 
 class Linear(nn.Module):
     """y = activation(x Wᵀ + b) + residual.
@@ -41,6 +43,8 @@ class Linear(nn.Module):
         assert self.weight is not None
         if x.is_cuda and x.ndim == 2:
             return _by_cublas(x, self.weight, self.bias, activation, residual)
+        if self.weight.dtype == torch.float32 and self.weight.numel() <= _SMALL:
+            return _in_float64(x, self.weight, self.bias, activation, residual)
         return finish(F.linear(x, self.weight, self.bias), activation, residual)
 
     def _forward_packed(
@@ -56,8 +60,11 @@ class Linear(nn.Module):
         """Hold a weight whose rows lie in several tensors, one after another; `pack` comes next."""
         self.weight, self._parts = None, parts
 
-    def pack(self, dtype: torch.dtype | None = None) -> None:
-        """Give the weight to what multiplies by it fastest on this device, in its own type or in int8 if it fits."""
+    def pack(self, dtype: torch.dtype | None = None, only: type[PackedWeight] | None = None) -> None:
+        """Give the weight to what multiplies by it fastest on this device, in its own type or in int8 if it fits.
+
+        `only` leaves it as it is if that is something else.
+        """
         if self._parts:
             parts, self._parts = self._parts, ()
             if dtype != torch.int8 and all(packing(part.dtype, part) is RowWeight for part in parts):
@@ -67,7 +74,8 @@ class Linear(nn.Module):
         if self.weight is None or self.weight.device.type != "cpu":
             return
         rounded = packing(torch.int8, self.weight) if dtype == torch.int8 else None
-        if layout := rounded or packing(self.weight.dtype, self.weight):
+        layout = rounded or packing(self.weight.dtype, self.weight)
+        if layout is not None and only in (None, layout):
             self.packed = layout(self.weight.detach())
             self.weight = None
 
@@ -88,17 +96,33 @@ def _by_cublas(
     return finish(F.linear(x, weight, bias), activation, residual)
 
 
-def prepare(module: nn.Module, cores: int = 1, dtype: torch.dtype | None = None) -> None:
+def _in_float64(
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None
+) -> Tensor:
+    """Return the product in the type of x; a row is the same among any others, by whose number libraries round.
+
+    For what is too small for our kernel, such as the last product of a classifier.
+    """
+    y = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    return finish(y, activation, residual).to(x.dtype)
+
+
+def prepare(
+    module: nn.Module,
+    cores: int = 1,
+    dtype: torch.dtype | None = None,
+    only: type[PackedWeight] | None = None,
+) -> None:
     """Put every `Linear` below `module` into its device's layout, with so many cores; call once, after loading.
 
-    Weights become int8 where `dtype` says so.
+    Weights become int8 where `dtype` says so, and stay as they are where the layout is another than `only`, if given.
 
     Measured on two AVX-512 cores: BERT-base's 340 MB into oneDNN's layout in 64 to 82 ms instead of 138 to 184 on one.
     A thread of its own does it, since it keeps the helpers that it computes with (`nn/team.py`).
     """
     products = [part for part in module.modules() if isinstance(part, Linear)]
     with ThreadPoolExecutor(1, "tercet-layout", compute_with, (cores,)) as pool:
-        list(pool.map(partial(Linear.pack, dtype=dtype), products))
+        list(pool.map(partial(Linear.pack, dtype=dtype, only=only), products))
 
 
 def int8_saves(module: nn.Module) -> int:

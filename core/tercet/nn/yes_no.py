@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tercet.nn.activations import ACTIVATIONS
+from tercet.nn.activations import activated
 from tercet.nn.batch import PackedBatch
 from tercet.nn.heads import Head
 from tercet.nn.linear import Linear
@@ -17,7 +17,7 @@ class YesNoHead(Head):
     Args:
         hidden: H.
         answers: rows of the language-model head that are held: 2 for yes and no, 1 for yes alone.
-        activation: key of `ACTIVATIONS`; sigmoid of the difference is softmax over the two.
+        activation: key of `activations.ACTIVATIONS`; sigmoid of the difference is softmax over the two.
     """
 
     def __init__(self, hidden: int, answers: int, activation: str | None) -> None:
@@ -27,7 +27,7 @@ class YesNoHead(Head):
 
     def forward(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return (B, 1) float32."""
-        return ACTIVATIONS[self.activation](self.logits(hidden, batch))
+        return activated(self.logits(hidden, batch), self.activation)
 
     def logits(self, hidden: Tensor, batch: PackedBatch) -> Tensor:
         """Return (B, 1) float32, before the activation."""
