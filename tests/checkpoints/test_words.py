@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers
 
 from support.tiny_tokenizers import KINDS, tiny
-from tercet.checkpoints import word_table
+from tercet.checkpoints import word_table, words
 from tercet.checkpoints.template import Ids
 from tercet.checkpoints.word_table import WordTable
 from tercet.checkpoints.words import Words
@@ -50,7 +50,9 @@ def ids(tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("switches", VARIANTS, ids=str)
-def test_a_text_is_its_words(switches: dict[str, bool]) -> None:
+def test_a_text_is_its_words(switches: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("_FEW", "_NEW_OF"):
+        monkeypatch.setattr(words, limit, 1)  # so that all words are learned at once
     tokenizer = bert(**switches)
     kept = Words(tokenizer)
 
@@ -89,12 +91,26 @@ def test_the_tokenizer_is_asked_once_for_a_word(asked: list[str]) -> None:
     assert kept._mark is not None
     asked.clear()
     for _ in range(2):
-        kept.encode(["hello word hello", "word"])
-    assert {*asked[0].split(" | ")} == {"hello", "word"} and not any(asked[1:])
+        kept.encode(["hello word hello " * 30, "word"])
+    assert {*asked[0].split(" | ")} == {"hello", "word", ""} and not any(asked[1:])
     asked.clear()
     long = "a" * 49
     kept.encode([long, f"{long} hello"])
-    assert [text for text in asked if text] == [long, f"{long} hello"] and len(kept._table) == 2
+    assert [text for text in asked if text] == [long, f"{long} hello"] and len(kept._table) == 3
+
+
+def test_few_texts_are_read_whole_until_many_words_are_new(asked: list[str]) -> None:
+    kept = Words(bert())
+    assert kept._mark is not None
+    asked.clear()
+    queries = [f"hello w{i}" for i in range(64)]
+    for query in queries:
+        kept.encode([query])
+    assert [text for text in asked if "|" not in text] == queries and len(asked) == 65
+    asked.clear()
+    for query in queries[:63]:
+        kept.encode([query])
+    assert not asked
 
 
 def test_words_of_one_hash_are_told_apart() -> None:
@@ -102,7 +118,7 @@ def test_words_of_one_hash_are_told_apart() -> None:
     table.add([b"one", b"two"], [np.array([1]), np.array([2, 3])])
     assert [ids.tolist() for ids in table.look_up([b"two one", b"one"]) if ids is not None] == [[2, 3, 1], [1]]
     hashes = table._slots[:, 0]
-    (place,) = np.flatnonzero(hashes == table._read([b"one"])[2])
+    (place,) = np.flatnonzero(hashes == table._read([b"one"])[2][0])
     table._keys[table._slots[place, 1]] += 1  # now the slot of "one" is another word's of the same hash
     assert table.lacks([b"one", b"two"]) == [True, False] and table.look_up([b"one"]) == [None]
 
@@ -112,8 +128,8 @@ def test_a_table_holds_what_was_put_in(many: int) -> None:
     table, rng = WordTable(), np.random.default_rng(0)
     given = {f"w{i:x}".encode(): rng.integers(0, 1 << 40, i % 5) for i in range(many)}
     for part in range(0, many, 100):
-        words = [*given][part : part + 100]
-        table.add(words, [given[word] for word in words])
+        some = [*given][part : part + 100]
+        table.add(some, [given[word] for word in some])
     assert len(table) == many and not any(table.lacks([*given]))
     for ids, expected in zip(table.look_up([*given]), given.values(), strict=True):
         assert ids is not None and ids.tolist() == expected.tolist()
@@ -136,15 +152,16 @@ def test_the_mark_may_stand_in_texts(vocabulary: bool) -> None:
     if not vocabulary:
         kept = {piece: at for piece, at in tokenizer.get_vocab(with_added_tokens=False).items() if piece != "|"}
         tokenizer.model = models.WordPiece(kept, unk_token="[UNK]")
-    words = Words(tokenizer)
-    assert (words._mark is not None) == vocabulary
+    reader = Words(tokenizer)
+    assert (reader._mark is not None) == vocabulary
     for texts in (["a | b", "hello | hello|word |"], ["hello word", "the fox"], ["|", "||", "fox|"]):
-        assert [found.tolist() for found in words.encode(texts)] == [ids(tokenizer, text) for text in texts]
+        assert [found.tolist() for found in reader.encode(texts)] == [ids(tokenizer, text) for text in texts]
 
 
 @pytest.mark.parametrize(("limit", "size"), [("MOST", 10), ("_KEY_BYTES", 80), ("_IDS", 50)])
 def test_words_are_bounded_and_forgotten(limit: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_table, limit, size)
+    monkeypatch.setattr(words, "_FEW", 4)  # so that these texts' words are learned at once
     tokenizer = bert()
     kept = Words(tokenizer)
     sizes = []

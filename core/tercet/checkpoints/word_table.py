@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from itertools import accumulate
 from threading import Lock
 
 import numpy as np
@@ -15,6 +17,7 @@ Ids = NDArray[np.int64]
 
 MOST = 1 << 16  # words
 LONGEST = 48  # bytes of a word; what is longer hardly comes again
+_WORD = 8  # bytes
 _KEY_BYTES, _IDS = MOST * 12, MOST * 4  # of all words together
 
 
@@ -26,7 +29,9 @@ class WordTable:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._scratch = np.empty(0, np.int64)
+        self._scratch, self._scratch_at = np.empty(0, np.int64), 0
+        self._given = np.empty(len(LookupWords._fields), np.int64)
+        self._given_at = self._given.ctypes.data
         self._count = self._key_end = self._value_end = 0
         self._clear()
 
@@ -41,17 +46,18 @@ class WordTable:
     def look_up(self, texts: Sequence[bytes]) -> list[Ids | None]:
         """Return each text's ids, one word's after the other's; None for a text with a word that is not here."""
         with self._lock:
-            ids, found, _ = self._read(texts)
-            ids = ids.copy()
-        starts = [0, *found[:-1, 0].tolist()]
+            found, ids, _ = self._read(texts)
+            stops, unknown = found[::2].tolist(), found[1::2].tolist()
+            ids = ids[: stops[-1]].copy()
+        starts = [0, *stops[:-1]]
         return [
-            None if unknown else ids[start:stop] for start, (stop, unknown) in zip(starts, found.tolist(), strict=True)
+            None if missing else ids[start:stop] for start, stop, missing in zip(starts, stops, unknown, strict=True)
         ]
 
     def lacks(self, words: Sequence[bytes]) -> list[bool]:
         """Return of each word whether it is not here."""
         with self._lock:
-            unknown: list[bool] = (self._read(words)[1][:, 1] > 0).tolist()
+            unknown: list[bool] = (self._read(words)[0][1::2] > 0).tolist()
             return unknown
 
     def add(self, words: Sequence[bytes], ids: Sequence[Ids]) -> None:
@@ -64,7 +70,7 @@ class WordTable:
                 if not self._holds(*amounts):
                     return
             ends = np.cumsum(lengths, 0) + np.array((self._key_end, self._value_end))
-            hashes = self._read(words)[2]
+            hashes = self._read(words)[2][: len(words)]
             places = self._places(hashes.tolist())
             self._slots[places] = np.stack((hashes, *(ends - lengths).T, *ends.T), 1)
             key_end, value_end = ends[-1].tolist()
@@ -72,22 +78,25 @@ class WordTable:
             self._values[self._value_end : value_end] = np.concatenate(ids)
             self._key_end, self._value_end, self._count = key_end, value_end, self._count + len(words)
 
-    def _read(self, texts: Sequence[bytes]) -> tuple[Ids, NDArray[np.int64], NDArray[np.int64]]:
-        """Return all ids, for each text where its own end and how many words are unknown, and each word's hash.
+    def _read(self, texts: Sequence[bytes]) -> tuple[Ids, Ids, Ids]:
+        """Return for each text where its ids end and how many of its words are unknown; all ids; and each word's hash.
 
-        The first and the last are overwritten by the next call.
+        The next call overwrites them. A query is read among other work, with nothing of this in cache, where each
+        operation of numpy counts.
         """
-        joined = np.frombuffer(b" ".join((*texts, b"")), np.uint8)
-        ends = np.cumsum([len(text) + 1 for text in texts]) - 1
-        if len(self._scratch) < 2 * len(joined):
-            self._scratch = np.empty(4 * len(joined), np.int64)
-        out, hashes = self._scratch[: len(joined)], self._scratch[len(joined) :]
-        found = np.empty((len(texts), 2), np.int64)
-        read, written = (joined, ends, self._slots, self._keys, self._values), (out, hashes, found)
-        addresses = (array.ctypes.data for array in (*read, *written))
-        given = np.array(LookupWords._make((*addresses, len(self._slots), len(texts))), np.int64)
-        lookup_kernel().run(given.ctypes.data)
-        return out[: found[-1, 0]], found, hashes[: len(texts)]
+        joined = b" ".join((*texts, b""))
+        count, size = len(texts), len(joined)
+        found, out, hashes, end = count, 3 * count, 3 * count + size, 3 * count + 2 * size
+        if len(self._scratch) < end:
+            self._scratch = np.empty(2 * end, np.int64)
+            self._scratch_at = self._scratch.ctypes.data
+        self._scratch[:count] = [*accumulate(map(len, texts), lambda end, length: end + 1 + length)]
+        text = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value
+        written = (self._scratch_at + place * _WORD for place in (out, hashes, found))
+        given = (text, self._scratch_at, *self._tables_at, *written, len(self._slots), count)
+        self._given[:] = LookupWords._make(given)
+        lookup_kernel().run(self._given_at)
+        return self._scratch[found:out], self._scratch[out:hashes], self._scratch[hashes:end]
 
     def _places(self, hashes: Sequence[int]) -> list[int]:
         """Take a slot for each hash, and return which."""
@@ -109,3 +118,5 @@ class WordTable:
         self._count = self._key_end = self._value_end = 0
         self._slots = np.zeros((1 << MOST.bit_length(), SLOT), np.int64)
         self._keys, self._values = np.zeros(_KEY_BYTES, np.uint8), np.zeros(_IDS, np.int64)
+        slots, keys, values = (table.ctypes.data for table in (self._slots, self._keys, self._values))
+        self._tables_at = slots, keys, values

@@ -31,6 +31,7 @@ class Words:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._table = WordTable()
+        self._later: set[str] = set()
 
     @staticmethod
     def may_split(tokenizer: tokenizers.Tokenizer) -> bool:
@@ -53,12 +54,27 @@ class Words:
             return []
         found = self._table.look_up([text.encode() for text in texts])
         if unknown := [i for i, ids in enumerate(found) if ids is None]:
-            self._learn([texts[i].split(" ") for i in unknown])
-            again = self._table.look_up([texts[i].encode() for i in unknown])
-            left = iter(self._tokenized([texts[i] for i, ids in zip(unknown, again, strict=True) if ids is None]))
-            for i, ids in zip(unknown, again, strict=True):
-                found[i] = next(left) if ids is None else ids
+            for i, ids in zip(unknown, self._unknown([texts[i] for i in unknown]), strict=True):
+                found[i] = ids
         return [ids for ids in found if ids is not None]
+
+    def _unknown(self, texts: Sequence[str]) -> list[Ids]:
+        """Return the ids of texts that hold words that are not known; most of these are known from then on."""
+        split = [text.split(" ") for text in texts]
+        if sum(map(len, split)) < _FEW:
+            self._learn_later(split)
+            return self._tokenized(texts)
+        self._learn(split)
+        found = self._table.look_up([text.encode() for text in texts])
+        left = iter(self._tokenized([text for text, ids in zip(texts, found, strict=True) if ids is None]))
+        return [next(left) if ids is None else ids for ids in found]
+
+    def _learn_later(self, texts: Sequence[Sequence[str]]) -> None:
+        """Learn new words of these texts once there are enough of them: a query is not to wait for each of its own."""
+        self._later.update(*texts)
+        if len(self._later) >= _FEW:
+            words, self._later = self._later, set()
+            self._learn([list(words)])
 
     def _learn(self, texts: Sequence[Sequence[str]]) -> None:
         """Keep the ids of words of these texts that are new, of all if they are few.

@@ -232,10 +232,12 @@ class PackedBatch:
 
 
 def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
+    if len(sequences) == 1:  # a lone query, for which this takes 40 µs and the rest 105
+        (one,) = sequences
+        types = None if one.token_types is None else np.array(one.token_types)
+        return Arrays(np.array((0, len(one)), np.int32), np.array(one.input_ids), np.arange(len(one)), types)
     cu_seqlens = np.array([0, *accumulate(map(len, sequences))], np.int32)
-    positions = np.arange(cu_seqlens[-1])
-    if len(sequences) > 1:
-        positions -= np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
+    positions = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
     typed = any(s.token_types is not None for s in sequences)
     ids = np.concatenate([s.input_ids for s in sequences])
     return Arrays(cu_seqlens, ids, positions, np.concatenate([_types(s) for s in sequences]) if typed else None)
@@ -250,7 +252,8 @@ def _types(sequence: TokenSequence) -> NDArray[np.int64]:
 
 
 def _sent(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    here = torch.from_numpy(array)
+    return here if device.type == "cpu" else here.to(device, non_blocking=True)
 
 
 def _runs(sequences: Sequence[TokenSequence]) -> Iterator[Run]:
