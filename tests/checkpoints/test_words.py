@@ -136,6 +136,19 @@ def test_a_table_holds_what_was_put_in(many: int) -> None:
     assert table.lacks([b"w", b"", b"w0 w1"]) == [True, True, many == 1]
 
 
+def test_long_texts_are_read_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_table, "_PORTION", 100)
+    read: list[int] = []
+    inside = WordTable._read
+    monkeypatch.setattr(WordTable, "_read", lambda self, texts: read.append(len(texts)) or inside(self, texts))
+    table = WordTable()
+    table.add([b"one"], [np.array([7])])
+    read.clear()
+    texts = [b"one", b" ".join([b"one"] * 50), b"one one", b"two", b"one"]
+    assert [ids if ids is None else ids.tolist() for ids in table.look_up(texts)] == [[7], [7] * 50, [7, 7], None, [7]]
+    assert read == [1, 1, 3] and table.look_up([]) == []
+
+
 def test_many_new_words_are_asked_for_in_lines(asked: list[str]) -> None:
     tokenizer = bert()
     kept = Words(tokenizer)

@@ -5,9 +5,10 @@ See docs/adr/0015-words.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain, compress, islice
+from operator import not_
 
 import numpy as np
 import tokenizers
@@ -86,21 +87,22 @@ class Words:
         lacking = self._table.lacks([word.encode() for word in words]) if words else []
         most = max(_FEW, sum(map(len, texts)) // _NEW_OF)
         new = list(islice(compress(words, lacking), most))
-        learned = {word.encode(): ids for word, ids in zip(new, self._apart(new), strict=True)}
+        learned = {word.encode(): ids for word, ids in self._apart(new)}
         fitting = {word: ids for word, ids in learned.items() if len(ids) <= len(word)}  # as an empty word's do
         if fitting:
             self._table.add([*fitting], [*fitting.values()])
 
-    def _apart(self, words: Sequence[str]) -> list[Ids]:
-        """Return the ids of each word, asked for in lines of many, which takes half as long as one by one."""
-        if self._mark is None or any(_MARK in word for word in words):
-            return self._tokenized(words)
-        lines = [f" {_MARK} ".join(words[i : i + _LINE]) for i in range(0, len(words), _LINE)]
-        found: list[Ids] = []
-        for ids in self._tokenized(lines):
+    def _apart(self, words: Sequence[str]) -> Iterator[tuple[str, Ids]]:
+        """Yield each word with its ids, asked for in lines of many, which takes half as long as one by one."""
+        marked = [self._mark is None or _MARK in word for word in words]
+        alone = list(compress(words, marked))
+        yield from zip(alone, self._tokenized(alone), strict=True)
+        others = list(compress(words, map(not_, marked)))
+        lines = [others[i : i + _LINE] for i in range(0, len(others), _LINE)]
+        for line, ids in zip(lines, self._tokenized([f" {_MARK} ".join(line) for line in lines]), strict=True):
             marks = np.flatnonzero(ids == self._mark).tolist()
-            found += [ids[start:end] for start, end in zip([0, *(m + 1 for m in marks)], [*marks, None], strict=True)]
-        return found
+            for word, start, end in zip(line, [0, *(mark + 1 for mark in marks)], [*marks, None], strict=True):
+                yield word, ids[start:end]
 
     @cached_property
     def _mark(self) -> int | None:

@@ -28,7 +28,7 @@ class Feed:
         call: what to feed.
         prepare: (first, last) → the prepared items of that range.
         key: what the sequences can be batched with.
-        window_tokens: tokens that may be in flight before tokenising pauses.
+        max_batch_tokens: of one batch; so many batches' worth may be in flight before tokenising pauses.
         pool: where later windows are tokenised.
     """
 
