@@ -22,6 +22,7 @@ from tercet.engine.engine import Engine
 from tercet.errors import InvalidInputError, TercetError
 from tercet.nn import attention, linear
 from tercet.nn.batch import PackedBatch, TokenSequence
+from tercet.nn.jit import objects
 from tercet.nn.packed import packing, states_dtype
 from tercet.version import __version__
 from tercet_server.inventory import hub_cache, stored
@@ -62,6 +63,7 @@ def checks(settings: Settings) -> Iterator[Check]:
     yield from _device(device)
     for precision in PRECISIONS:
         yield _trial(device, precision)
+    yield _kernels(objects.directory())
     yield _hub()
     yield from _cache(settings.cache_dir)
     yield from _models(settings)
@@ -169,13 +171,24 @@ def _hub() -> Check:
     return Check("hub", "ok" if answer.is_success else "note", f"{constants.ENDPOINT} answers {answer.status_code}")
 
 
+def _kernels(directory: Path) -> Check:
+    name = "compiled kernels"
+    if _may_write(directory):
+        return Check(name, "ok", f"kept in {directory}")
+    return Check(name, "note", f"{directory} cannot be written, so each process compiles anew; set XDG_CACHE_HOME")
+
+
+def _may_write(directory: Path) -> bool:
+    parent = next(folder for folder in (directory, *directory.parents) if folder.exists())
+    return os.access(parent, os.W_OK)
+
+
 def _cache(cache_dir: Path | None) -> Iterator[Check]:
     directory = hub_cache(cache_dir)
     known = stored(cache_dir)
     size = sum(model.size_bytes or 0 for model in known)
     detail = f"{directory}: {len(known)} models, {_gib(size)}" if known else f"{directory}: no models"
-    parent = next(folder for folder in (directory, *directory.parents) if folder.exists())
-    writable = os.access(parent, os.W_OK)
+    writable = _may_write(directory)
     yield Check("hub cache", "ok" if writable else "note", detail + ("" if writable else ", cannot be written"))
 
 

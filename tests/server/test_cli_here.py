@@ -69,6 +69,7 @@ def test_doctor_tries_what_it_reports(
     cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     assert main(["doctor", "--json", "--device", "cpu", "--cache-dir", str(cache), "--memory-budget", "2GiB"]) == 0
     found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert all(check["state"] != "failed" for check in found.values())
@@ -78,9 +79,16 @@ def test_doctor_tries_what_it_reports(
         assert re.search(r", [\d,]+ GFLOP/s, \S+ from float32", found[f"{precision} kernels"]["detail"])
     assert ("onednn-int8, " if has_int8() else "needs a CPU") in found["int8 kernels"]["detail"]
     assert {"bfloat16 kernels", "float16 kernels", "threads", "torch", "tokenizers"} <= found.keys()
+    assert found["compiled kernels"]["detail"] == f"kept in {cache / 'tercet' / 'kernels'}"
     assert found["hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["hub"]["detail"]
     assert found["hub cache"]["detail"].startswith(f"{cache}: 2 models")
     assert found[BUNDLED]["detail"].startswith("answers (3 tokens): Bert, packed, float32 on cpu")
+
+
+def test_doctor_says_where_no_kernel_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: path != tmp_path)
+    check = doctor._kernels(tmp_path / "none" / "yet")
+    assert check.state == "note" and "set XDG_CACHE_HOME" in check.detail
 
 
 @pytest.mark.parametrize(("rate", "state"), [(100.0, "ok"), (10.0, "note")])

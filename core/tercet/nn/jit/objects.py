@@ -26,13 +26,19 @@ def kept(name: str, compile_: Callable[[], bytes]) -> bytes:
     Args:
         name: of the kernel, and what it is compiled for.
     """
-    file = _directory() / f"{hashlib.sha256(f'{_maker()} {name}'.encode()).hexdigest()}.o"
+    file = directory() / f"{hashlib.sha256(f'{_maker()} {name}'.encode()).hexdigest()}.o"
     if (known := _read(file)) is not None:
         return known
     made = compile_()
     with suppress(OSError):  # nowhere to write: then each process compiles
         _write(file, made)
     return made
+
+
+def directory() -> Path:
+    """Return where the files lie; it may not be there yet."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "tercet" / "kernels"
 
 
 def _read(file: Path) -> bytes | None:
@@ -53,11 +59,6 @@ def _write(file: Path, code: bytes) -> None:
     with os.fdopen(handle, "wb") as opened:
         opened.write(hashlib.sha256(code).digest() + code)
     Path(name).replace(file)  # at once, whoever else writes or reads it
-
-
-def _directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "tercet" / "kernels"
 
 
 @cache
