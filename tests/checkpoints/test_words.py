@@ -187,10 +187,17 @@ def test_words_are_bounded_and_forgotten(limit: str, size: int, monkeypatch: pyt
 
 
 def test_threads_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_table, "MOST", 50)
+    """While some learn, others read, and the table begins anew."""
+    monkeypatch.setattr(word_table, "MOST", 100)
+    monkeypatch.setattr(words, "_FEW", 8)
+    cleared: list[int] = []
+    clear = WordTable._clear
+    monkeypatch.setattr(WordTable, "_clear", lambda self: cleared.append(len(self)) or clear(self))
     tokenizer = bert()
     kept = Words(tokenizer)
     given = [[f"w{i * j % 97} hello {j}" for j in range(30)] for i in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(kept.encode, given))
-    assert [[part.tolist() for part in each] for each in found] == [[ids(tokenizer, t) for t in ts] for ts in given]
+        found = list(pool.map(kept.encode, given * 3))
+    expected = [[ids(tokenizer, text) for text in texts] for texts in given] * 3
+    assert [[part.tolist() for part in each] for each in found] == expected
+    assert max(cleared) > 50
