@@ -171,11 +171,12 @@ def _hub() -> Check:
     return Check("hub", "ok" if answer.is_success else "note", f"{constants.ENDPOINT} answers {answer.status_code}")
 
 
-def _kernels(directory: Path) -> Check:
+def _kernels(directory: Path | None) -> Check:
     name = "compiled kernels"
-    if _may_write(directory):
+    if directory is not None and _may_write(directory):
         return Check(name, "ok", f"kept in {directory}")
-    return Check(name, "note", f"{directory} cannot be written, so each process compiles anew; set XDG_CACHE_HOME")
+    why = "there is no home directory" if directory is None else f"{directory} cannot be written"
+    return Check(name, "note", f"{why}, so each process compiles anew; set XDG_CACHE_HOME")
 
 
 def _may_write(directory: Path) -> bool:

@@ -89,6 +89,23 @@ def test_without_a_place_to_write_kernels_are_compiled(tmp_path: Path, monkeypat
     assert [objects.kept("kernel", compile_) for _ in range(2)] == [b"code"] * 2 and len(made) == 2
 
 
+def test_a_user_without_a_home_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(objects.Path, "home", homeless)
+    assert objects.kept("kernel", counted()[1]) == b"code"
+
+
+def test_a_full_disk_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(objects.Path, "replace", full)
+    assert objects.kept("kernel", counted()[1]) == b"code" and not [*folder.iterdir()]
+
+
 def test_a_kernel_of_other_arguments_is_another(folder: Path) -> None:
     names: list[str] = []
     kernel = Kernel(lambda code, *arguments: names.append(str(arguments)))

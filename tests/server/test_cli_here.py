@@ -87,8 +87,9 @@ def test_doctor_tries_what_it_reports(
 
 def test_doctor_says_where_no_kernel_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "access", lambda path, mode: path != tmp_path)
-    check = doctor._kernels(tmp_path / "none" / "yet")
-    assert check.state == "note" and "set XDG_CACHE_HOME" in check.detail
+    for directory, why in ((tmp_path / "none" / "yet", "yet cannot be written"), (None, "no home directory")):
+        check = doctor._kernels(directory)
+        assert check.state == "note" and why in check.detail and "set XDG_CACHE_HOME" in check.detail
 
 
 @pytest.mark.parametrize(("rate", "state"), [(100.0, "ok"), (10.0, "note")])

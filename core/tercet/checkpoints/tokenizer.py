@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 
 from tercet.checkpoints import spans
 from tercet.checkpoints.cuts import Side, cuttable, shortened
 from tercet.checkpoints.spans import Token
 from tercet.checkpoints.template import Ids, PairTruncation, Template, cut, kept_lengths
-from tercet.checkpoints.words import Words
+from tercet.checkpoints.words import Words, tokenized
 from tercet.errors import CheckpointError, InvalidInputError
 from tercet.inputs import check_text
 from tercet.nn.batch import TokenSequence
@@ -223,13 +221,7 @@ class Tokenizer:
         return Words(self._backend) if Words.may_split(self._backend) else None
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
-        if self._words is not None:
-            return self._words.encode(texts)
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        ends = list(accumulate(map(len, encodings), initial=0))
-        # One array for all, which takes less of the interpreter's time than one for each.
-        ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, ends[-1])
-        return [ids[start:end] for start, end in pairwise(ends)]
+        return tokenized(self._backend, list(texts)) if self._words is None else self._words.encode(texts)
 
 
 def _backend(directory: Path) -> tokenizers.Tokenizer:

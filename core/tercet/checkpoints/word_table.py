@@ -8,12 +8,10 @@ from itertools import accumulate
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tercet.checkpoints.template import Ids
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.lookup_kernel import SLOT, LookupWords, lookup_kernel
-
-Ids = NDArray[np.int64]
 
 MOST = 1 << 16  # words
 LONGEST = 48  # bytes of a word; what is longer hardly comes again

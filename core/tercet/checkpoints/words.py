@@ -5,16 +5,17 @@ See docs/adr/0015-words.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, compress, islice
+from itertools import accumulate, chain, compress, islice, pairwise
 from operator import not_
 
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
-from tercet.checkpoints.word_table import LONGEST, Ids, WordTable
+from tercet.checkpoints.template import Ids
+from tercet.checkpoints.word_table import LONGEST, WordTable
 
 _FEW, _NEW_OF = 64, 10  # so many are learned at a time, or one of so many that are read
 _MARK, _LINE = "|", 64
@@ -51,13 +52,14 @@ class Words:
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Return each text's token ids without special tokens, (n,) int64; some share memory."""
-        if not texts:
-            return []
+        return self._looked_up(texts, self._unknown)
+
+    def _looked_up(self, texts: Sequence[str], otherwise: Callable[[Sequence[str]], Sequence[Ids]]) -> list[Ids]:
+        """Return the ids of texts, of those that hold a word that is not known by what answers otherwise."""
         found = self._table.look_up([text.encode() for text in texts])
-        if unknown := [i for i, ids in enumerate(found) if ids is None]:
-            for i, ids in zip(unknown, self._unknown([texts[i] for i in unknown]), strict=True):
-                found[i] = ids
-        return [ids for ids in found if ids is not None]
+        unknown = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        answers = iter(otherwise(unknown) if unknown else ())
+        return [next(answers) if ids is None else ids for ids in found]
 
     def _unknown(self, texts: Sequence[str]) -> list[Ids]:
         """Return the ids of texts that hold words that are not known; most of these are known from then on."""
@@ -66,9 +68,7 @@ class Words:
             self._learn_later(split)
             return self._tokenized(texts)
         self._learn(split)
-        found = self._table.look_up([text.encode() for text in texts])
-        left = iter(self._tokenized([text for text, ids in zip(texts, found, strict=True) if ids is None]))
-        return [next(left) if ids is None else ids for ids in found]
+        return self._looked_up(texts, self._tokenized)
 
     def _learn_later(self, texts: Sequence[Sequence[str]]) -> None:
         """Learn new words of these texts once there are enough of them: a query is not to wait for each of its own."""
@@ -111,5 +111,13 @@ class Words:
         return int(ids[0]) if len(ids) == 1 and self._tokenizer.id_to_token(int(ids[0])) == _MARK else None
 
     def _tokenized(self, texts: Sequence[str]) -> list[Ids]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
-        return [np.array(encoding.ids, np.int64) for encoding in encodings]
+        return tokenized(self._tokenizer, texts) if texts else []
+
+
+def tokenized(tokenizer: tokenizers.Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Return the ids that the library gives for each text, (n,) int64; they share memory."""
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    ends = list(accumulate(map(len, encodings), initial=0))
+    # One array for all, which takes less of the interpreter's time than one for each.
+    ids = np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int64, ends[-1])
+    return [ids[start:end] for start, end in pairwise(ends)]

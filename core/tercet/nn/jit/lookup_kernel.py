@@ -9,8 +9,8 @@ from llvmlite import ir
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import Int
 
-SPACE = 0x20
 SLOT = 5  # words of a slot: hash, where its key and its numbers begin, where they end; all zero if it is free
+_SPACE = 0x20
 _WORD, _BYTE = ir.IntType(64), ir.IntType(8)
 _BASIS, _PRIME = 0xCBF29CE484222325, 0x100000001B3
 
@@ -57,7 +57,7 @@ def lookup_kernel(code: Code) -> None:
         unknown.set(0)
         with code.loop(ends(number) + 1, start=first.get()) as place:
             byte = _byte(code, text, place)
-            with code.either(b.icmp_unsigned("==", byte, ir.Constant(_WORD, SPACE))) as (then, otherwise):
+            with code.either(b.icmp_unsigned("==", byte, ir.Constant(_WORD, _SPACE))) as (then, otherwise):
                 with then:
                     own = _not_zero(code, hashed.get().value)
                     _store(code, hashes, words.get(), own)

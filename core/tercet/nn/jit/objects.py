@@ -26,7 +26,9 @@ def kept(name: str, compile_: Callable[[], bytes]) -> bytes:
     Args:
         name: of the kernel, and what it is compiled for.
     """
-    file = directory() / f"{hashlib.sha256(f'{_maker()} {name}'.encode()).hexdigest()}.o"
+    if (folder := directory()) is None:
+        return compile_()
+    file = folder / f"{hashlib.sha256(f'{_maker()} {name}'.encode()).hexdigest()}.o"
     if (known := _read(file)) is not None:
         return known
     made = compile_()
@@ -35,10 +37,13 @@ def kept(name: str, compile_: Callable[[], bytes]) -> bytes:
     return made
 
 
-def directory() -> Path:
-    """Return where the files lie; it may not be there yet."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "tercet" / "kernels"
+def directory() -> Path | None:
+    """Return where the files lie, which may not be there yet; None for a user without a home, as in some containers."""
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return Path(home) / "tercet" / "kernels"
 
 
 def _read(file: Path) -> bytes | None:
@@ -56,9 +61,13 @@ def _read(file: Path) -> bytes | None:
 def _write(file: Path, code: bytes) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent)
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(hashlib.sha256(code).digest() + code)
-    Path(name).replace(file)  # at once, whoever else writes or reads it
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(hashlib.sha256(code).digest() + code)
+        Path(name).replace(file)  # at once, whoever else writes or reads it
+    except OSError:
+        Path(name).unlink()
+        raise
 
 
 @cache
