@@ -36,7 +36,8 @@ class _Stage:
     """Page-locked memory of one thread for one direction; it grows as needed and is used again and again.
 
     torch's own would be freed by whoever drops a result last. If that happens while the thread that made it records a
-    pass (`nn/recordings.py`), the allocator's event becomes part of the recording, and the process ends.
+    pass (`nn/recordings.py`), the allocator's event becomes part of the recording; a process with many callers ended,
+    most likely by that (docs/adr/0013-on-a-gpu.md).
     """
 
     def __init__(self, device: torch.device) -> None:
