@@ -21,7 +21,7 @@ from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import DenseHead, Normalize
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.jit.product_kernel import panels_shape
+from tercet.nn.jit.product_kernel import blocks_of, panels_shape
 from tercet.nn.linear import Linear, prepare
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
@@ -234,16 +234,16 @@ def test_none_with_rows_that_are_not_the_batchs() -> None:
         traced(_OtherRows(48), [])
 
 
-@pytest.mark.parametrize(("tokens", "blocks"), [(4, 1), (600, 2)])
+@pytest.mark.parametrize("tokens", [4, 600])
 def test_no_more_cores_than_the_largest_product_has_units(
-    bert: Backbone, tokens: int, blocks: int, monkeypatch: pytest.MonkeyPatch
+    bert: Backbone, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.inference_mode():
         program, asked = traced(bert, []), []
         monkeypatch.setattr(programs, "together", lambda function, words: asked.append(words.units))
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 512)
         program.run(PackedBatch.of(draw([tokens // 2] * 2)))
-    assert asked == [panels_shape(64, 3 * 64)[0] * blocks]
+    assert asked == [panels_shape(64, 3 * 64)[0] * blocks_of(tokens)]
 
 
 def test_what_is_noted_does_not_run() -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from tercet.nn.jit.code import Code, Kernel, vector_shape
 from tercet.nn.jit.values import Int, Memory
 
-_ROWS = 512  # of x a unit of work
+_LINE = 16  # numbers in a line of the cache
 _DEPTH = 128  # columns that are summed, and turned, at once
 _WASTE = 0.05  # of a product that may be computed twice for the sake of wider panels
 
@@ -85,7 +85,15 @@ def fits(depth: int, width: int) -> bool:
 
 def blocks_of(rows: int) -> int:
     """Return in how many blocks rows of x are multiplied."""
-    return -(-rows // _ROWS)
+    return -(-rows // _block_rows())
+
+
+def _block_rows() -> int:
+    """Return how many rows of x a unit of work has.
+
+    Processors with AVX2 alone have second caches in which few stay until the next panel.
+    """
+    return 512 if _shape()[1] >= 32 else 96
 
 
 def vectors_of(width: int) -> int:
@@ -167,7 +175,9 @@ class _Product:
         # A tile's sums stay in registers.
         self.tall, self.short = ((24 // vectors), 4) if code.registers >= 32 else (12 // vectors, 3)
         self.columns = range(0, self.wide, code.lanes)
-        self.sums = code.scratch(_ROWS * self.wide)
+        self.lines = range(0, self.wide, _LINE)  # of the cache, of a column
+        self.block_rows = _block_rows()
+        self.sums = code.scratch(self.block_rows * self.wide)
         before = code.lanes * self.wide  # where `_turn` puts columns from before the corner
         self.turned = Memory(code, code.scratch(_DEPTH * self.wide + before).at(before))
 
@@ -178,27 +188,28 @@ class _Product:
         """
         code = self.code
         panels = code.word(self.word.panels)
+        at_first, later = (self.lines[:-1], self.lines[-1:]) if len(self.lines) > 1 else (self.lines, range(0))
         with code.shared_loop(self.word) as unit:
             panel = unit % panels
             first = _first(panel, self.width, self.wide)
-            top = unit // panels * _ROWS
-            count = (self.rows - top).least(_ROWS)
+            top = unit // panels * self.block_rows
+            count = (self.rows - top).least(self.block_rows)
             with code.loop(self.depth, step=_DEPTH) as start:
                 block = _Block(self, panel, first, top, start)
                 tall = count // self.tall * self.tall
                 first_rows = [code.number(i) for i in range(self.tall)]
                 with code.either(count > self.tall) as (several, alone):
                     with several:
-                        block.tile(first_rows, fetch=self.columns[:-1])
+                        block.tile(first_rows, fetch=at_first)
                     with alone, code.loop(tall.least(1)):
-                        block.tile(first_rows, fetch=self.columns)
+                        block.tile(first_rows, fetch=self.lines)
                 with code.loop(tall, start=self.tall, step=self.tall) as row:
-                    block.tile([row + i for i in range(self.tall)], fetch=self.columns[-1:])
+                    block.tile([row + i for i in range(self.tall)], fetch=later)
                 few = (code.number(self.short) - tall).most(0)  # rows of a short tile, where it is the first
                 with code.loop(few.least(1)):
-                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=self.columns)
+                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=self.lines)
                 with code.loop(count, start=tall + few, step=self.short) as row:
-                    block.tile([(row + i).least(count - 1) for i in range(self.short)], fetch=self.columns[-1:])
+                    block.tile([(row + i).least(count - 1) for i in range(self.short)], fetch=later)
             self._finish(top, first, count)
 
     def _finish(self, top: Int, first: Int, count: Int) -> None:
@@ -233,9 +244,10 @@ class _Block:
         """Add the product over these columns to the sums of a few rows from `top` on; rows may repeat.
 
         Args:
-            fetch: vectors of each column that come near meanwhile, of the part of the weight that this core reads for
-                the next unit as a rule; the first two tiles share them out. Where it is one vector, so do
-                the next rows of x, each too few numbers for a processor to foresee.
+            fetch: lines of each column that come near meanwhile, of the part of the weight that this core reads for
+                the next unit as a rule; the first two tiles share them out. Where it is one line, so do
+                the next rows of x, each too few numbers for a processor with AVX-512 to foresee; with AVX2 alone this
+                cost up to half of the rate, in rows that lie a multiple of 4 KiB apart.
         """
         product, code, wide = self.product, self.product.code, self.product.wide
         parts = {(row, at): code.variable(code.constant(0.0)) for row in rows for at in product.columns}
@@ -245,7 +257,7 @@ class _Block:
         with code.loop(self.columns) as column:
             for at in fetch:
                 product.weight.fetch(ahead + column * wide + at)
-            if len(fetch) == 1:
+            if len(fetch) == 1 and code.registers >= 32:
                 product.x.fetch(next_row + column % 8 * product.depth + column // 8 * 8)
             weights = {at: self.panel.load(column * wide + at) for at in product.columns}
             for row, left in lefts.items():
