@@ -39,6 +39,13 @@ def test_one_row_comes_out_as_among_many() -> None:
         assert torch.equal(weight.multiply(x[row : row + 1], None, None, None), together[row : row + 1])
 
 
+def test_few_rows_come_out_as_among_many() -> None:
+    x, weight = draw(30, 300), RowWeight(draw(70, 300, seed=1))
+    together = weight.multiply(x, None, None, None)
+    for rows in range(1, 30):
+        assert torch.equal(weight.multiply(x[:rows], None, None, None), together[:rows])
+
+
 def test_gelu_is_what_its_docstring_says() -> None:
     x = torch.linspace(-12, 12, 64 * 3001).view(64, -1)
     weight = RowWeight(torch.eye(64))

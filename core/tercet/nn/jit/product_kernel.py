@@ -6,19 +6,20 @@ doi:10.1145/1356052.1356053). A weight as it is stored, by rows, is turned into 
 memory that stays in the first cache. That costs a full batch next to nothing, so a model computes from its mapped file;
 a lone query gains by panels that were laid out once.
 
-Each number of y is summed over blocks of `_DEPTH` columns from the first to the last, within each one column after
+Each number of y is summed over blocks of `DEPTH` columns from the first to the last, within each one column after
 the other, whichever way the weight lies. It depends on its own row of x alone.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, Self
 
 from tercet.nn.jit.code import Code, Kernel, vector_shape
+from tercet.nn.jit.panel_block import DEPTH, Block, Fetched, turn
 from tercet.nn.jit.values import Int, Memory
 
 _LINE = 16  # numbers in a line of the cache
-_DEPTH = 128  # columns that are summed, and turned, at once
 _WASTE = 0.05  # of a product that may be computed twice for the sake of wider panels
 
 
@@ -129,7 +130,7 @@ def product_kernel(code: Code, laid: bool, vectors: int) -> None:
         laid: whether the weight lies in panels.
         vectors: what `vectors_of` says of the weight.
     """
-    _Product(code, laid, vectors).write()
+    Product(code, laid, vectors).write()
 
 
 @Kernel
@@ -140,7 +141,7 @@ def panels_kernel(code: Code, vectors: int) -> None:
     weight, panels = (Memory(code, code.pointer(at)) for at in (word.weight, word.panels))
     with code.shared_loop(word) as unit:
         panel = Memory(code, panels.at(unit * depth * wide))
-        _turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth, wide)
+        turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth, wide)
 
 
 def _first(panel: Int, width: Int, wide: int) -> Int:
@@ -148,22 +149,7 @@ def _first(panel: Int, width: Int, wide: int) -> Int:
     return (panel * wide).least(width - wide)
 
 
-def _turn(code: Code, weight: Memory, panel: Memory, corner: Int, depth: Int, columns: Int, wide: int) -> None:
-    """Panel[column] = weight[row, column] for all rows of a panel, the first of them beginning at `corner`.
-
-    The last columns that fill a vector are turned together, though some of them have been already; with fewer columns
-    than that, some before the corner too.
-    """
-    lanes = code.lanes
-    for at in range(0, wide, lanes):
-        places = [corner + depth * (at + lane) for lane in range(lanes)]
-        with code.loop(columns, step=lanes) as index:
-            column = index.least(columns - lanes)
-            for i, turned in enumerate(code.transpose([weight.load(place + column) for place in places])):
-                panel.store(turned, (column + i) * wide + at)
-
-
-class _Product:
+class Product:
     """Writes the code."""
 
     def __init__(self, code: Code, laid: bool, vectors: int) -> None:
@@ -178,8 +164,8 @@ class _Product:
         self.lines = range(0, self.wide, _LINE)  # of the cache, of a column
         self.block_rows = _block_rows()
         self.sums = code.scratch(self.block_rows * self.wide)
-        before = code.lanes * self.wide  # where `_turn` puts columns from before the corner
-        self.turned = Memory(code, code.scratch(_DEPTH * self.wide + before).at(before))
+        before = code.lanes * self.wide  # where `turn` puts columns from before the corner
+        self.turned = Memory(code, code.scratch(DEPTH * self.wide + before).at(before))
 
     def write(self) -> None:
         """Write a loop over panels and blocks of rows; threads that run it share them out.
@@ -188,29 +174,63 @@ class _Product:
         """
         code = self.code
         panels = code.word(self.word.panels)
-        at_first, later = (self.lines[:-1], self.lines[-1:]) if len(self.lines) > 1 else (self.lines, range(0))
         with code.shared_loop(self.word) as unit:
             panel = unit % panels
             first = _first(panel, self.width, self.wide)
             top = unit // panels * self.block_rows
             count = (self.rows - top).least(self.block_rows)
-            with code.loop(self.depth, step=_DEPTH) as start:
-                block = _Block(self, panel, first, top, start)
-                tall = count // self.tall * self.tall
-                first_rows = [code.number(i) for i in range(self.tall)]
-                with code.either(count > self.tall) as (several, alone):
-                    with several:
-                        block.tile(first_rows, fetch=at_first)
-                    with alone, code.loop(tall.least(1)):
-                        block.tile(first_rows, fetch=self.lines)
-                with code.loop(tall, start=self.tall, step=self.tall) as row:
-                    block.tile([row + i for i in range(self.tall)], fetch=later)
-                few = (code.number(self.short) - tall).most(0)  # rows of a short tile, where it is the first
-                with code.loop(few.least(1)):
-                    block.tile([code.number(i).least(count - 1) for i in range(self.short)], fetch=self.lines)
-                with code.loop(count, start=tall + few, step=self.short) as row:
-                    block.tile([(row + i).least(count - 1) for i in range(self.short)], fetch=later)
+            with code.loop(self.depth, step=DEPTH) as start:
+                block = Block(self, panel, first, top, start)
+                if code.registers >= 32:
+                    self._tall_and_short(block, count)
+                else:
+                    self._even(block, count)
             self._finish(top, first, count)
+
+    def _tall_and_short(self, block: Block, count: Int) -> None:
+        """Write tiles that are as tall as can be, and short ones for what is left."""
+        code = self.code
+        at_first, later = (partial(block.lines, self.lines[part]) for part in (slice(-1), slice(-1, None)))
+        at_once = partial(block.lines, self.lines)
+        tall = count // self.tall * self.tall
+        first_rows = [code.number(i) for i in range(self.tall)]
+        with code.either(count > self.tall) as (several, alone):
+            with several:
+                block.tile(first_rows, at_first)
+            with alone, code.loop(tall.least(1)):
+                block.tile(first_rows, at_once)
+        with code.loop(tall, start=self.tall, step=self.tall) as row:
+            block.tile([row + i for i in range(self.tall)], later)
+        few = (code.number(self.short) - tall).most(0)  # rows of a short tile, where it is the first
+        with code.loop(few.least(1)):
+            block.tile([code.number(i).least(count - 1) for i in range(self.short)], at_once)
+        with code.loop(count, start=tall + few, step=self.short) as row:
+            block.tile([(row + i).least(count - 1) for i in range(self.short)], later)
+
+    def _even(self, block: Block, count: Int) -> None:
+        """Write as few tiles as can be, of near-equal height: one of a row takes as long as one of four."""
+        code = self.code
+        tiles = (count + self.tall - 1) // self.tall
+        least, taller = count // tiles, count % tiles
+        with code.loop(tiles) as tile:
+            row, rows = tile * least + tile.least(taller), least + (taller - tile).most(0).least(1)
+            fetch = partial(block.share, tile, (tiles - 1).least(1))
+            with code.either(tile > 1) as (late, early):
+                with late:
+                    self._of_height(self.tall, block, row, rows)
+                with early:
+                    self._of_height(self.tall, block, row, rows, fetch)
+
+    def _of_height(self, height: int, block: Block, row: Int, rows: Int, fetch: Fetched | None = None) -> None:
+        """Write a tile of so many rows from one on, or lower ones if they are fewer; the last repeats what it lacks."""
+        if height == self.short:
+            block.tile([row + self.code.number(i).least(rows - 1) for i in range(height)], fetch)
+            return
+        with self.code.either(rows > height - 1) as (all_, fewer):
+            with all_:
+                block.tile([row + i for i in range(height)], fetch)
+            with fewer:
+                self._of_height(height - 1, block, row, rows, fetch)
 
     def _finish(self, top: Int, first: Int, count: Int) -> None:
         """Write activation(sums + bias) + residual."""
@@ -225,48 +245,3 @@ class _Product:
                 with code.when(added):
                     total.store(total.load() + self.residual.load(place))
                 self.y.store(total.load(), place)
-
-
-class _Block:
-    """So many columns of a panel as are summed at once, and the rows of x that go over them."""
-
-    def __init__(self, product: _Product, panel: Int, first: Int, top: Int, start: Int) -> None:
-        code, wide = product.code, product.wide
-        self.product, self.first, self.top, self.start = product, first, top, start
-        self.columns = (product.depth - start).least(_DEPTH)
-        if product.laid:
-            self.panel = Memory(code, product.weight.at((panel * product.depth + start) * wide))
-        else:
-            self.panel = product.turned
-            _turn(code, product.weight, self.panel, first * product.depth + start, product.depth, self.columns, wide)
-
-    def tile(self, rows: list[Int], fetch: range) -> None:
-        """Add the product over these columns to the sums of a few rows from `top` on; rows may repeat.
-
-        Args:
-            fetch: lines of each column that come near meanwhile, of the part of the weight that this core reads for
-                the next unit as a rule; the first two tiles share them out. Where it is one line, so do
-                the next rows of x, each too few numbers for a processor with AVX-512 to foresee; with AVX2 alone this
-                cost up to half of the rate, in rows that lie a multiple of 4 KiB apart.
-        """
-        product, code, wide = self.product, self.product.code, self.product.wide
-        parts = {(row, at): code.variable(code.constant(0.0)) for row in rows for at in product.columns}
-        lefts = {row: (self.top + row) * product.depth + self.start for row in rows}
-        next_row = (self.top + rows[0] + product.tall) * product.depth + self.start
-        ahead = (self.first + code.word(product.word.cores) * wide) * product.depth + self.start * wide
-        with code.loop(self.columns) as column:
-            for at in fetch:
-                product.weight.fetch(ahead + column * wide + at)
-            if len(fetch) == 1 and code.registers >= 32:
-                product.x.fetch(next_row + column % 8 * product.depth + column // 8 * 8)
-            weights = {at: self.panel.load(column * wide + at) for at in product.columns}
-            for row, left in lefts.items():
-                number = product.x.broadcast(left + column)
-                for at, weight in weights.items():
-                    part = parts[row, at]
-                    part.store(code.fma(number, weight, part.load()))
-        with code.when(self.start > 0):
-            for (row, at), part in parts.items():
-                part.store(product.sums.load(row * wide + at) + part.load())
-        for (row, at), part in parts.items():
-            product.sums.store(part.load(), row * wide + at)

@@ -45,6 +45,9 @@ class Int:
     def __mod__(self, other: int | Int) -> Int:
         return self._with(other, self.code.b.urem)
 
+    def __rshift__(self, other: int | Int) -> Int:
+        return self._with(other, self.code.b.lshr)
+
     def __gt__(self, other: int | Int) -> Any:
         return self.code.b.icmp_signed(">", self.value, self.code.number(other).value)
 
