@@ -125,7 +125,8 @@ def test_models_are_described(engine, model):
     info = next(info for info in engine.models() if info.id == model)
     assert (info.state, info.architecture, info.outputs) == ("resident", "BertModel", ("dense", "multivector"))
     assert info.resident_bytes == info.size_bytes > 0 and info.hits > 0 and info.precision == "float32"
-    assert info.kernels["attention"] == "runs" and info.load_ms > 0
+    # Heads of eight numbers fill a vector of AVX2, and not one of AVX-512.
+    assert info.kernels["attention"] in ("runs", "fused") and info.load_ms > 0
 
 
 def test_a_long_call_streams_with_progress_and_keeps_its_order(engine, bert):

@@ -58,10 +58,11 @@ def test_state_tells_what_waits(tiny):
         engine.load(tiny)
         assert engine.state().waiting == {} and engine.state().oldest_s == 0.0
         engine.observers.add(hold)
+        several = ["one"] * 5  # more than their caller would run itself
         for _ in range(engine.device.workers):  # hold them all up, one after the other
-            engine.encode(tiny, "first")
+            engine.encode(tiny, several)
             assert held.acquire(timeout=30)
-        waiter = threading.Thread(target=engine.encode, args=(tiny, "second"))
+        waiter = threading.Thread(target=engine.encode, args=(tiny, several))
         waiter.start()
         until = time.monotonic() + 30
         while not (state := engine.state()).waiting and time.monotonic() < until:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from support.reference import MILD_STD, draw_sequences, load_family, save_reference
 from tercet.models.registry import Backbone, families
-from tercet.nn import compiled_rows, programs
+from tercet.nn import compiled_rows, helpers, programs
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import DenseHead, Normalize
@@ -240,7 +240,7 @@ def test_no_more_cores_than_the_largest_product_has_units(
 ) -> None:
     with torch.inference_mode():
         program, asked = traced(bert, []), []
-        monkeypatch.setattr(programs, "together", lambda function, words: asked.append(words.units))
+        monkeypatch.setattr(helpers.HELPERS, "run", lambda function, words, cores: asked.append(cores))
         monkeypatch.setattr(torch, "get_num_threads", lambda: 512)
         program.run(PackedBatch.of(draw([tokens // 2] * 2)))
     assert asked == [panels_shape(64, 3 * 64)[0] * blocks_of(tokens)]

@@ -34,13 +34,14 @@ class Call:
         tokens: (n,) int32 tokens of each item. truncated: (n,) bool.
         done: resolved when all rows are there, failed with the first error, or cancelled.
         started_at: seconds, by the monotonic clock.
+        here: whether its caller, who waits on a thread, runs its batch on it where it can (`Dispatcher.run_here`).
         on_progress: called with the number of finished items, on whichever thread finished them.
         on_room: called when items have left the device, so that more may be fed.
         tokenization_s: seconds spent on tokenising its items so far.
     """
 
-    def __init__(self, size: int, columns: Columns, on_progress: Notify | None = None) -> None:
-        self.columns = columns
+    def __init__(self, size: int, columns: Columns, on_progress: Notify | None = None, here: bool = False) -> None:
+        self.columns, self.here = columns, here
         self.tokens = np.zeros(size, np.int32)
         self.truncated = np.zeros(size, np.bool_)
         self.done: Future[None] = Future()

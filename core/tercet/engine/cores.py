@@ -29,7 +29,12 @@ def may_share(model: Model, cores: int) -> bool:
 
     A text must get the same bytes whatever else is under way. Call it on the one thread that may have all cores.
     """
-    return model.multiplied_weights >= _SHARED_FROM and rounds_alike(cores)
+    return gains(model) and rounds_alike(cores)
+
+
+def gains(model: Model) -> bool:
+    """Whether a batch takes long enough for a second core to be of use."""
+    return model.multiplied_weights >= _SHARED_FROM
 
 
 @cache

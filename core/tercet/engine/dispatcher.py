@@ -24,6 +24,7 @@ from tercet.engine.schedule import Batch, Schedule
 from tercet.engine.state import EngineState, Waiting
 from tercet.engine.turns import Turns
 from tercet.errors import EngineClosedError, OverloadedError, TercetError, reraisable
+from tercet.nn.programs import Seat, own_seat, seated
 from tercet.nn.team import compute_with
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Dispatcher:
         self._pool = pool
         self._observers = observers if observers is not None else Observers()
         self._crew = Crew(device.workers)
+        self._seat: Seat | None = None  # the first worker's, which runs nothing beside a wide batch
         self._lock = self._crew.lock
         self._drained = threading.Condition(self._lock)
         self._queue = BatchQueue(device.max_batch_tokens)
@@ -128,8 +130,26 @@ class Dispatcher:
             if self._stopped or not works or not works[0].call.alive:
                 return
             self._queue.put(key, works)
-            if not self._schedule.is_full:
+            if not self._schedule.is_full and not works[0].call.here:
                 self._crew.wake()
+
+    def run_here(self) -> None:
+        """Run what waits on the calling thread, if it is one program alone; have a worker run it otherwise.
+
+        Two changes of thread are spared, by which a lone query gains a fifth. Only a program needs none of the threads
+        that torch keeps for each thread that computes with several cores (`nn/team.py`).
+        """
+        with self._lock:
+            batch = None if self._stopped or self._seat is None else self._schedule.start_alone(self._seat)
+            if batch is None and self._queue.tokens and not self._schedule.is_full:
+                self._crew.wake()
+        if batch is None or not batch.works or self._seat is None:
+            return
+        try:
+            with seated(self._seat, batch.cores):
+                self._run(batch, here=True)
+        except Exception:
+            log.exception("a batch failed outside its model; its calls know")
 
     def close(self, drain_s: float) -> None:
         """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
@@ -158,6 +178,8 @@ class Dispatcher:
 
     def _serve(self, worker: int, lane: AbstractContextManager[object]) -> None:
         """Run batches until stopped; a failure outside any batch is logged and the loop goes on."""
+        if worker == 0 and self._device.target.type == "cpu":
+            self._seat = own_seat()
         while not self._stopped:
             try:
                 with lane:
@@ -190,10 +212,12 @@ class Dispatcher:
             for call, _ in by_call(failed):
                 call.fail(reraisable(error))
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Batch, here: bool = False) -> None:
         start = time.monotonic()
         try:
             try:
+                if self._device.cores > 1 and not here:
+                    compute_with(batch.cores)
                 parts = self._forward(batch)
             finally:
                 seconds = time.monotonic() - start
@@ -217,8 +241,6 @@ class Dispatcher:
         """Return the batch in parts with their rows, or with what failed them."""
         key, lease = batch.key, batch.turn.lease
         began = time.monotonic()
-        if self._device.cores > 1:
-            compute_with(self._device.cores if batch.wide else 1)
         lease.touch()
         short = partial(self._tell_out_of_memory, key.model)
         parts = []

@@ -147,7 +147,8 @@ class Engine:
             TercetError: see `tercet.errors`; nothing is partly returned.
         """
         params = encode_params(output_types, is_query, dimensions, output_dtype, prompt, truncate, options)
-        return self._run(model, partial(self._launch.encode, encode_request(params), items), timeout_s, progress)
+        start = partial(self._launch.encode, encode_request(params), items)
+        return self._run(model, start, is_brief(items), timeout_s, progress)
 
     async def aencode(
         self,
@@ -190,7 +191,8 @@ class Engine:
             TercetError: see `tercet.errors`.
         """
         request = score_request(score_params(top_k, options))
-        return self._run(model, partial(self._launch.score, request, query, items), timeout_s, progress)
+        brief = is_brief(query) and is_brief(items)
+        return self._run(model, partial(self._launch.score, request, query, items), brief, timeout_s, progress)
 
     async def ascore(
         self,
@@ -260,10 +262,16 @@ class Engine:
     # ── inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(
-        self, model: str, start: Callable[[Opened], Pending[T]], timeout_s: float | None, progress: Progress | None
+        self,
+        model: str,
+        start: Callable[..., Pending[T]],
+        brief: bool,
+        timeout_s: float | None,
+        progress: Progress | None,
     ) -> T:
         deadline = Deadline.after(timeout_s)
-        return start(self._opened(model, deadline)).result(deadline, progress)
+        pending = start(self._opened(model, deadline), here=brief)
+        return pending.result(deadline, progress, self._dispatcher.run_here if brief else None)
 
     async def _arun(
         self,

@@ -45,11 +45,14 @@ class Launch:
         self._dispatcher, self._max_batch_tokens, self._pool = dispatcher, max_batch_tokens, pool
 
     def encode(
-        self, request: EncodeRequest, items: ItemLike | Sequence[ItemLike], opened: Opened
+        self, request: EncodeRequest, items: ItemLike | Sequence[ItemLike], opened: Opened, here: bool = False
     ) -> Pending[Embedding | Embeddings]:
-        """Start encoding; the first window is tokenised on this thread."""
+        """Start encoding; the first window is tokenised on this thread.
+
+        `here` says that this thread waits for it, and may run it.
+        """
         listed, single = as_items(items)
-        call, columns = self._encode(request, listed, opened)
+        call, columns = self._encode(request, listed, opened, here)
 
         def finish() -> Embedding | Embeddings:
             embeddings = Embeddings(
@@ -66,16 +69,18 @@ class Launch:
         return Pending((call,), finish)
 
     def score(
-        self, request: ScoreRequest, query: ItemLike, items: Sequence[ItemLike], opened: Opened
+        self, request: ScoreRequest, query: ItemLike, items: Sequence[ItemLike], opened: Opened, here: bool = False
     ) -> Pending[Scores]:
-        """Start scoring, by the model's cross-encoder or by encoding both sides."""
+        """Start scoring, as `encode` does, by the model's cross-encoder or by encoding both sides."""
         query, (listed, _) = as_query(query), as_items(items)
         scoring = scoring_of(request, opened.spec)
         if scoring == "cross-encoder":
-            return self._score_pairs(request, query, listed, opened)
-        return self._score_embeddings(request, query, listed, opened, scoring)
+            return self._score_pairs(request, query, listed, opened, here)
+        return self._score_embeddings(request, query, listed, opened, scoring, here)
 
-    def _encode(self, request: EncodeRequest, items: list[Any], opened: Opened) -> tuple[Call, EmbeddingColumns]:
+    def _encode(
+        self, request: EncodeRequest, items: list[Any], opened: Opened, here: bool
+    ) -> tuple[Call, EmbeddingColumns]:
         spec, settings = opened.spec, request.settings
         check_encode(request, spec)
         normalized = bool(getattr(spec.heads.get("dense"), "normalized", False))
@@ -87,9 +92,12 @@ class Launch:
 
         few = _INTERACTIVE_QUERIES if settings.is_query else _INTERACTIVE_DOCUMENTS
         lane = Lane.INTERACTIVE if len(items) <= few else Lane.BULK
-        return self._start(columns, len(items), prepare, BatchKey(opened.resident.name, request.outputs, lane)), columns
+        key = BatchKey(opened.resident.name, request.outputs, lane)
+        return self._start(columns, len(items), prepare, key, here), columns
 
-    def _score_pairs(self, request: ScoreRequest, query: Item, items: list[Any], opened: Opened) -> Pending[Scores]:
+    def _score_pairs(
+        self, request: ScoreRequest, query: Item, items: list[Any], opened: Opened, here: bool
+    ) -> Pending[Scores]:
         own = getattr(opened.spec.heads["score"], "activation", None)
         column = ScoreColumn(len(items), own, request.activation)
 
@@ -98,20 +106,20 @@ class Launch:
             return opened.checkpoint.pairs(query, chunk, request.settings, first)
 
         lane = Lane.INTERACTIVE if len(items) <= _INTERACTIVE_QUERIES else Lane.BULK
-        call = self._start(column, len(items), prepare, BatchKey(opened.resident.name, (column.output,), lane))
+        call = self._start(column, len(items), prepare, BatchKey(opened.resident.name, (column.output,), lane), here)
         return Pending((call,), lambda: _scores(request, column.values, items, call, opened))
 
     def _score_embeddings(
-        self, request: ScoreRequest, query: Item, items: list[Any], opened: Opened, scoring: str
+        self, request: ScoreRequest, query: Item, items: list[Any], opened: Opened, scoring: str, here: bool
     ) -> Pending[Scores]:
         output, truncate = scored_output(scoring), request.settings.truncate
         head = opened.spec.heads[output]
         mean = isinstance(head, MultiVectorSpec) and head.mean_over_query
         asked = EncodeRequest(EncodeSettings((output,), is_query=True, truncate=truncate))
         given = EncodeRequest(EncodeSettings((output,), truncate=truncate))
-        query_call, query_columns = self._encode(asked, [query], opened)
+        query_call, query_columns = self._encode(asked, [query], opened, here)
         try:
-            call, columns = self._encode(given, items, opened)
+            call, columns = self._encode(given, items, opened, here)
         except BaseException:
             query_call.cancel()
             raise
@@ -122,8 +130,8 @@ class Launch:
 
         return Pending((query_call, call), finish)
 
-    def _start(self, columns: Columns, size: int, prepare: Prepare, key: BatchKey) -> Call:
-        call = Call(size, columns)
+    def _start(self, columns: Columns, size: int, prepare: Prepare, key: BatchKey, here: bool) -> Call:
+        call = Call(size, columns, here=here)
         Feed(call, prepare, key, self._dispatcher, self._max_batch_tokens, self._pool).start()
         return call
 

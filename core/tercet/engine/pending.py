@@ -36,9 +36,14 @@ class Pending(Generic[T]):
     def _main(self) -> Call:
         return max(self.calls, key=len)
 
-    def result(self, deadline: Deadline, progress: Progress | None) -> T:
-        """Wait on this thread, `progress` called on it too; whatever ends the wait early cancels the calls."""
+    def result(self, deadline: Deadline, progress: Progress | None, run: Callable[[], object] | None = None) -> T:
+        """Wait on this thread, `progress` called on it too; whatever ends the wait early cancels the calls.
+
+        `run` is what the thread can do about it first.
+        """
         try:
+            if run is not None and any(call.alive for call in self.calls):
+                run()
             if progress is not None:
                 self._report(deadline, progress)
             for call in self.calls:

@@ -116,6 +116,10 @@ class BatchQueue:
         """Return the keys that have work, the most urgent first: oldest first, bulk with a handicap."""
         return sorted(self._lines, key=self._urgency)
 
+    def only(self) -> BatchKey | None:
+        """Return the key of all that waits, or None if nothing does or not all has the same."""
+        return next(iter(self._lines)) if len(self._lines) == 1 else None
+
     def models(self) -> set[str]:
         """Return the models that have work."""
         return {key.model for key in self._lines}

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tercet.engine.cores import may_share
+from tercet.engine.cores import gains, may_share
 from tercet.engine.device import Device
 from tercet.engine.queue import BatchKey, BatchQueue, Work
 from tercet.engine.turns import Turn, Turns
+from tercet.nn.programs import Seat
 
 # A helper that slept may be woken on the core of the thread that waits for it, and both then take turns there, 8 ms at
 # a time: one of ten queries 20 ms apart takes 15 to 20 ms on all cores and 6 to 7 on one (benchmarks/pauses.py).
@@ -20,12 +21,17 @@ _BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Work for one forward pass; a wide one gets all cores, and no other runs beside it."""
+    """Work for one forward pass.
+
+    Attributes:
+        wide: whether no other runs beside it. cores: with how many it is computed.
+    """
 
     key: BatchKey
     works: list[Work]
     turn: Turn
     wide: bool
+    cores: int
 
     @property
     def tokens(self) -> int:
@@ -68,11 +74,32 @@ class Schedule:
         if key is None or turn is None or not self._has_room(worker, turn):
             return None
         shares = not self._running and self._may_share(turn)
-        works = [work for work in self._queue.take(key) if work.call.alive]
-        shares = shares and not self._queue.tokens and self._pays(turn, works)
-        batch = Batch(key, works, turn, wide=self._is_wide(turn) or shares)
-        if works:
-            turn.running += 1
+        works = self._take(key)
+        wide = self._is_wide(turn) or (shares and not self._queue.tokens and self._pays(turn, works))
+        return self._started(Batch(key, works, turn, wide, cores=self._device.cores if wide else 1))
+
+    def start_alone(self, seat: Seat) -> Batch | None:
+        """Take what waits as a batch beside which none runs, or return None if more waits, or it is no program there.
+
+        Its works may be none as for `start`.
+        """
+        key = self._queue.only()
+        turn = None if key is None or self._running else self._turns.get(key.model)
+        if key is None or turn is None:
+            return None
+        model = turn.lease.model
+        if not model.programs.known(seat, key.outputs, self._queue.tokens):
+            return None
+        # Not `_pays`: a program waits for no helper that sleeps.
+        cores = self._device.cores if gains(model) else 1
+        return self._started(Batch(key, self._take(key), turn, wide=True, cores=cores))
+
+    def _take(self, key: BatchKey) -> list[Work]:
+        return [work for work in self._queue.take(key) if work.call.alive]
+
+    def _started(self, batch: Batch) -> Batch:
+        if batch.works:
+            batch.turn.running += 1
             self._running.append(batch)
         return batch
 

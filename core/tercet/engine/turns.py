@@ -58,7 +58,10 @@ class Turns:
         if model not in self._held and model not in self._asked:
             future = self._residency.acquire(self._residency.records[model])
             self._asked[model] = future
-            future.add_done_callback(lambda answer: self._answer(model, answer))
+            if future.done():  # whoever asks is awake
+                self._take(model, future)
+            else:
+                future.add_done_callback(lambda answer: self._answer(model, answer))
         return self._held.get(model)
 
     def refusals(self) -> dict[str, BaseException]:
@@ -77,11 +80,14 @@ class Turns:
 
     def _answer(self, model: str, answer: Future[Lease]) -> None:
         with self._crew.lock:
-            self._asked.pop(model, None)
-            if not answer.cancelled():
-                error = answer.exception()
-                if error is None:
-                    self._held[model] = Turn(answer.result())
-                else:
-                    self._refused[model] = error
+            self._take(model, answer)
             self._crew.wake()
+
+    def _take(self, model: str, answer: Future[Lease]) -> None:
+        self._asked.pop(model, None)
+        if not answer.cancelled():
+            error = answer.exception()
+            if error is None:
+                self._held[model] = Turn(answer.result())
+            else:
+                self._refused[model] = error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tercet.nn import helpers
 from tercet.nn.arena import Arena
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
@@ -27,7 +29,7 @@ from tercet.nn.jit.rows import units_of
 from tercet.nn.jit.words import Words
 from tercet.nn.linear import Linear
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
-from tercet.nn.team import Step, noted, together
+from tercet.nn.team import Step, noted
 
 # Of a batch; an engine makes none with more tokens in float32 on a CPU, unless of one sequence. Primes: so many rows of
 # a step are the batch's tokens, or its sequences, and not by chance something else.
@@ -42,11 +44,15 @@ class UntraceableError(Exception):
 
 
 class Programs:
-    """The programs of one model, made as its batches come; a thread runs those that it made itself."""
+    """The programs of one model, made as its batches come; a thread runs those that it made itself, or of its seat."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone
-        self._made: dict[tuple[int, tuple[str, ...]], Program | None] = {}
+        self._made: dict[tuple[Seat, tuple[str, ...]], Program | None] = {}
+
+    def known(self, seat: Seat, outputs: Sequence[str], tokens: int) -> bool:
+        """Whether a batch of so many tokens is one program there, made before, with what the heads of outputs do."""
+        return tokens <= MOST_TOKENS and self._made.get((seat, tuple(outputs))) is not None
 
     def run(self, batch: PackedBatch, heads: Mapping[str, tuple[nn.Module, Read]]) -> list[Tensor] | None:
         """Return what each head makes of the batch, or its (T, H) states without any; None if there is no program.
@@ -57,7 +63,7 @@ class Programs:
         """
         if len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
             return None
-        key = threading.get_ident(), tuple(heads)
+        key = own_seat(), tuple(heads)
         if key not in self._made:
             try:
                 if not _are_laid([self._backbone, *(head for head, _ in heads.values())]):
@@ -149,7 +155,7 @@ class Program:
             lookup.check(asked)
         tokens, count = asked.tokens, len(extents)
         # A core more than the largest product has units would only wait.
-        cores = min(torch.get_num_threads(), self._panels * blocks_of(tokens))
+        cores = min(_OWN.cores or torch.get_num_threads(), self._panels * blocks_of(tokens))
         results = [torch.empty(count if of_sequences else tokens, width) for of_sequences, width in self._results]
         given = Given(
             *(tokens, units_of(tokens), blocks_of(tokens)),
@@ -160,7 +166,8 @@ class Program:
         )
         self._values[:] = *given, *(result.data_ptr() for result in results)
         links_kernel().run(self._link_words.ctypes.data)
-        together(program_kernel(), ProgramWords(self._table.ctypes.data, len(self._table), units=cores))
+        words = np.array(ProgramWords(self._table.ctypes.data, len(self._table), units=cores))
+        helpers.HELPERS.run(program_kernel(), words.ctypes.data, cores)
         return results
 
 
@@ -181,7 +188,7 @@ def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
     """
     ones = [TokenSequence(np.zeros(1, np.int64))] * (_SEQUENCES - 1)
     batch = _AnyBatch.of([*ones, TokenSequence(np.zeros(MOST_TOKENS - len(ones), np.int64))])
-    arena = _OWN.arena
+    arena = own_seat()
     with noted() as steps, _Tracing(arena):
         states = backbone(batch)
         results = [read(states, batch) for read in reads] or [states]
@@ -222,11 +229,36 @@ class _Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise UntraceableError(str(func))
 
 
+Seat = Arena  # where one batch at a time is computed, by whichever thread: its programs and their memory
+
+
 class _Own(threading.local):
-    """What a thread's programs share, of whatever models, since it runs one at a time."""
+    """What a thread's programs share, of whatever models, since it runs one at a time.
+
+    Attributes:
+        cores: with how many it runs them, or None for as many as torch's operations.
+    """
+
+    cores: int | None = None
 
     def __init__(self) -> None:
-        self.arena = Arena()
+        self.seat = Seat()
 
 
 _OWN = _Own()
+
+
+def own_seat() -> Seat:
+    """Return where the calling thread computes."""
+    return _OWN.seat
+
+
+@contextmanager
+def seated(seat: Seat, cores: int) -> Iterator[None]:
+    """Have the calling thread compute programs in another's seat, left by that one meanwhile, with so many cores."""
+    before = _OWN.seat, _OWN.cores
+    _OWN.seat, _OWN.cores = seat, cores
+    try:
+        yield
+    finally:
+        _OWN.seat, _OWN.cores = before

@@ -48,23 +48,25 @@ class Code:
 
     def word(self, index: int) -> Int:
         """Return one of the argument's words."""
-        return Int(self, self.b.load(self._word_at(self._function.args[0], index), typ=_WORD))
+        return Int(self, self.b.load(self.place(index), typ=_WORD))
+
+    def place(self, index: int | Int, base: Any = None) -> Any:
+        """Return the address of one of the words at an address, or of the argument's."""
+        base = self._function.args[0] if base is None else base
+        return self.b.gep(base, [self.number(index).value], source_etype=_WORD)
 
     def words(self, index: int) -> Callable[[Int], Int]:
         """Return what reads the words at an address, itself one of the argument's words."""
         base = self.pointer(index)
-        return lambda i: Int(self, self.b.load(self._word_at(base, i), typ=_WORD))
+        return lambda i: Int(self, self.b.load(self.place(i, base), typ=_WORD))
 
     def pointer(self, index: int) -> Any:
         """Return the address that one of the argument's words holds."""
-        return self.b.load(self._word_at(self._function.args[0], index), typ=_POINTER)
+        return self.b.load(self.place(index), typ=_POINTER)
 
     def scalar(self, index: int) -> Vector:
         """Return a vector full of the float32 whose bits one of the argument's words holds."""
         return self.splat(self.b.bitcast(self.b.trunc(self.word(index).value, INT), FLOAT))
-
-    def _word_at(self, base: Any, index: int | Int) -> Any:
-        return self.b.gep(base, [self.number(index).value], source_etype=_WORD)
 
     def number(self, value: int | Int) -> Int:
         """Return it as a number of this code."""
@@ -127,7 +129,7 @@ class Code:
         b, one = self.b, ir.Constant(_WORD, 1)
         head, body, after = (self._function.append_basic_block() for _ in range(3))
         units = self.word(word.units)
-        following, done = (self._word_at(self._function.args[0], at) for at in (word.next, word.done))
+        following, done = (self.place(at) for at in (word.next, word.done))
         b.branch(head)
         b.position_at_end(head)
         index = b.atomic_rmw("add", following, one, "monotonic")
@@ -243,7 +245,10 @@ class Kernel:
         with _COMPILING:
             if arguments not in self.kept:
                 name = f"{self.write.__module__}.{self.write.__qualname__}{arguments}, vectors {vector_shape()}"
-                self.kept[arguments] = Compiled.of(objects.kept(name, partial(self._compiled, arguments)))
+                compile_ = partial(self._compiled, arguments)
+                # Files are told apart by this package's text.
+                own = self.write.__module__.startswith(f"{__package__}.")
+                self.kept[arguments] = Compiled.of(objects.kept(name, compile_) if own else compile_())
             return self.kept[arguments]
 
     def _compiled(self, arguments: tuple[Hashable, ...]) -> bytes:

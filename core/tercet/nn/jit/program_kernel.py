@@ -6,16 +6,15 @@ comes late, or whose core is taken for a while, is waited for only where it has 
 
 from __future__ import annotations
 
-import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from llvmlite import ir
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.values import INT, Int
+from tercet.nn.jit.values import Int
+from tercet.nn.jit.waiting import fewer_than, wait_while
 
 _WORD, _POINTER = ir.IntType(64), ir.PointerType()
-_SPINS = 1 << 10  # looks before a thread offers its core to others: some 50 µs
 
 
 class ProgramWords(NamedTuple):
@@ -72,38 +71,7 @@ def program_kernel(code: Code) -> None:
 
 def _wait(code: Code, address: Int) -> None:
     """Wait until as many units are done as there are."""
-    b = code.b
-    units = b.inttoptr(address.value, _POINTER)
-    wanted = b.load(units, typ=_WORD)
-    done = b.gep(units, [ir.Constant(_WORD, 2)], source_etype=_WORD)
-    head, again, after = (b.append_basic_block() for _ in range(3))
-    before = b.block
-    b.branch(head)
-    b.position_at_end(head)
-    looks = b.phi(_WORD)
-    looks.add_incoming(ir.Constant(_WORD, 1), before)
-    b.cbranch(b.icmp_signed("<", b.load_atomic(done, "acquire", 8, typ=_WORD), wanted), again, after)
-    b.position_at_end(again)
-    _pause(code)
-    with b.if_then(b.icmp_unsigned("==", b.urem(looks, ir.Constant(_WORD, _SPINS)), ir.Constant(_WORD, 0))):
-        _yield(code)
-    looks.add_incoming(b.add(looks, ir.Constant(_WORD, 1)), b.block)
-    b.branch(head)
-    b.position_at_end(after)
-
-
-def _pause(code: Code) -> None:
-    """Let the core's other thread have it for a moment."""
-    x86 = code.lanes > 4
-    name, arguments = ("llvm.x86.sse2.pause", []) if x86 else ("llvm.aarch64.hint", [ir.Constant(INT, 1)])
-    code.b.call(_function(code, name, ir.VoidType(), [argument.type for argument in arguments]), arguments)
-
-
-def _yield(code: Code) -> None:
-    """Let another thread have the core, where the system has a way to say so."""
-    if hasattr(os, "sched_yield"):
-        code.b.call(_function(code, "sched_yield", INT, []), [])
-
-
-def _function(code: Code, name: str, returns: Any, takes: list[Any]) -> Any:
-    return ir.Function(code.module, ir.FunctionType(returns, takes), name)
+    units = code.b.inttoptr(address.value, _POINTER)
+    wanted = Int(code, code.b.load(units, typ=_WORD))
+    done = code.b.gep(units, [ir.Constant(_WORD, 2)], source_etype=_WORD)
+    wait_while(code, lambda: fewer_than(code, done, wanted))

@@ -1,0 +1,104 @@
+"""Helpers: threads that lend their cores to whoever computes, and sleep when nobody has for a while.
+
+OpenMP keeps a team for each thread that computes with several cores, and waits for all of a team. These helpers are the
+process's, come in when they can (`jit/gate_kernels.py`), and so serve whichever thread has something to share out.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tercet.nn.jit.code import Compiled
+from tercet.nn.jit.gate_kernels import LINE, Gate, HelpWords, LeadWords, help_kernel, lead_kernel
+
+
+@dataclass
+class _Helper:
+    """A helper's words, and how it is woken; asleep only where `awake` is False."""
+
+    words: NDArray[np.int64]
+    call: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    awake: bool = False
+
+
+class Helpers:
+    """Threads, made when they are first asked for. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._gate = np.zeros(LINE * (len(Gate._fields) + 1), np.int64)
+        self._start = self._gate.ctypes.data + -self._gate.ctypes.data % (LINE * self._gate.itemsize)
+        self._helpers: list[_Helper] = []
+        self._threads: list[threading.Thread] = []
+        self._leading = threading.Lock()
+        self._stopped = False
+
+    def run(self, function: Compiled, words: int, cores: int) -> None:
+        """Run a function, given the address of its words, with the help of so many cores less one.
+
+        They share its work out, those that come in; where another thread has the helpers just now, it is done alone.
+        """
+        if cores < 2 or not self._leading.acquire(blocking=False):
+            function.run(words)
+            return
+        try:
+            lead, given = lead_kernel(), np.array(LeadWords(self._start, function.address, words, cores - 1), np.int64)
+            self._wake(cores - 1)  # just before, or they would go back to sleep
+            lead.run(given.ctypes.data)
+        finally:
+            self._leading.release()
+
+    def stop(self) -> None:
+        """End the threads; what runs from then on runs alone."""
+        with self._leading:
+            self._stopped = True
+            for helper in self._helpers:
+                helper.call.release()
+            for thread in self._threads:
+                thread.join()
+            self._helpers.clear()
+
+    def _wake(self, count: int) -> None:
+        """Have so many helpers be awake soon."""
+        if self._stopped:
+            return
+        while len(self._helpers) < count:
+            self._add()
+        for helper in self._helpers[:count]:
+            if not helper.awake:
+                helper.awake = True
+                helper.call.release()
+
+    def _add(self) -> None:
+        helper = _Helper(np.array(HelpWords(self._start, len(self._helpers)), np.int64))
+        thread = threading.Thread(target=self._serve, args=(helper,), name="tercet-helper", daemon=True)
+        thread.start()
+        self._helpers.append(helper)
+        self._threads.append(thread)
+
+    def _serve(self, helper: _Helper) -> None:
+        kernel = help_kernel()
+        while True:
+            helper.call.acquire()
+            if self._stopped:
+                return
+            kernel.run(helper.words.ctypes.data)
+            helper.awake = False
+
+
+HELPERS = Helpers()
+atexit.register(lambda: HELPERS.stop())
+
+
+def _anew() -> None:
+    global HELPERS
+    HELPERS = Helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_anew)
