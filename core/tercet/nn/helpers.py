@@ -9,20 +9,24 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.gate_kernels import LINE, Gate, HelpWords, LeadWords, help_kernel, lead_kernel
 
+_AWAKE_S = 0.005  # that a helper looks out for more to do: queries one after the other are further apart than 2 ms
+_TRIAL_LOOKS = 1 << 12
+
 
 @dataclass
 class _Helper:
-    """A helper's words, and how it is woken; asleep only where `awake` is False."""
+    """A helper, by its place among all, and how it is woken; asleep only where `awake` is False."""
 
-    words: NDArray[np.int64]
+    place: int
     call: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     awake: bool = False
 
@@ -75,7 +79,7 @@ class Helpers:
                 helper.call.release()
 
     def _add(self) -> None:
-        helper = _Helper(np.array(HelpWords(self._start, len(self._helpers)), np.int64))
+        helper = _Helper(len(self._helpers))
         thread = threading.Thread(target=self._serve, args=(helper,), name="tercet-helper", daemon=True)
         thread.start()
         self._helpers.append(helper)
@@ -83,12 +87,23 @@ class Helpers:
 
     def _serve(self, helper: _Helper) -> None:
         kernel = help_kernel()
+        words = np.array(HelpWords(self._start, helper.place, looks=int(_AWAKE_S / _look_s())), np.int64)
         while True:
             helper.call.acquire()
             if self._stopped:
                 return
-            kernel.run(helper.words.ctypes.data)
+            kernel.run(words.ctypes.data)
             helper.awake = False
+
+
+@cache
+def _look_s() -> float:
+    """Return how long a look at a gate takes, tried at one that stays closed."""
+    closed = np.zeros(LINE * len(Gate._fields), np.int64)
+    words = np.array(HelpWords(closed.ctypes.data, 0, _TRIAL_LOOKS), np.int64)
+    start = time.perf_counter()
+    help_kernel().run(words.ctypes.data)
+    return (time.perf_counter() - start) / _TRIAL_LOOKS
 
 
 HELPERS = Helpers()

@@ -15,7 +15,6 @@ from tercet.nn.jit.waiting import wait_while
 
 _WORD, _POINTER = ir.IntType(64), ir.PointerType()
 _ZERO, _ONE = (ir.Constant(_WORD, number) for number in (0, 1))
-_LOOKS = 1 << 16  # before a helper goes back to sleep: some 3 ms
 
 
 class Gate(NamedTuple):
@@ -55,11 +54,13 @@ class HelpWords(NamedTuple):
 
     Attributes:
         gate: address of a `Gate`. place: of this helper among all; those below what is wanted come in.
+        looks: at a closed gate before it gives up.
         seen: the last state of the gate in which it came in, at first 0.
     """
 
     gate: int
     place: int
+    looks: int
     seen: int = 0
 
 
@@ -78,13 +79,13 @@ def lead_kernel(code: Code) -> None:
 
 @Kernel
 def help_kernel(code: Code) -> None:
-    """Write what comes in whenever the gate opens, and returns when it has not for a while."""
+    """Write what comes in whenever the gate opens, and returns when it has not for so many looks."""
     word, b = HelpWords(*range(len(HelpWords._fields))), code.b
-    gate, seen = _places(code, word.gate), code.place(word.seen)
+    gate, seen, looks = _places(code, word.gate), code.place(word.seen), code.word(word.looks)
     head, opened, after = (b.append_basic_block() for _ in range(3))
     b.branch(head)
     b.position_at_end(head)
-    wait_while(code, lambda: b.not_(_is_news(code, _look(code, gate.state), seen)), _LOOKS)
+    wait_while(code, lambda: b.not_(_is_news(code, _look(code, gate.state), seen)), looks)
     state = _look(code, gate.state)
     b.cbranch(_is_news(code, state, seen), opened, after)
     b.position_at_end(opened)

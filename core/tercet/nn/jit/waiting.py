@@ -12,11 +12,11 @@ from tercet.nn.jit.code import Code
 from tercet.nn.jit.values import INT, Int
 
 _WORD = ir.IntType(64)
-_LOOKS = 1 << 10  # before a thread offers its core to others: some 50 µs
+_LOOKS = 1 << 10  # before a thread offers its core to others: 20 to 50 µs
 
 
-def wait_while(code: Code, waits: Callable[[], Any], most: int | None = None) -> None:
-    """Write a wait for as long as a condition holds, for `most` looks if given: some 20,000 a millisecond.
+def wait_while(code: Code, waits: Callable[[], Any], most: int | Int | None = None) -> None:
+    """Write a wait for as long as a condition holds, for `most` looks if given: 20,000 to 50,000 a millisecond.
 
     Args:
         waits: writes what looks, and returns the condition.
@@ -30,7 +30,7 @@ def wait_while(code: Code, waits: Callable[[], Any], most: int | None = None) ->
     looks.add_incoming(ir.Constant(_WORD, 1), before)
     waiting = waits()
     if most is not None:
-        waiting = b.and_(waiting, b.icmp_unsigned("<=", looks, ir.Constant(_WORD, most)))
+        waiting = b.and_(waiting, b.icmp_unsigned("<=", looks, code.number(most).value))
     b.cbranch(waiting, again, after)
     b.position_at_end(again)
     _pause(code)
