@@ -180,6 +180,8 @@ class PackedBatch:
     @cached_property
     def extents(self) -> NDArray[np.int64]:
         """(B, 3), filler left out: each sequence's first packed token, length, and tokens attended to; on a CPU."""
+        if len(self.sequences) == 1:  # a lone query
+            return np.array([(0, *self.lengths, *(self.attended or self.lengths))], np.int64)
         ends = self.cu_seqlens.numpy()[: len(self.sequences) - self.filler + 1]
         extents = np.empty((len(ends) - 1, 3), np.int64)
         extents[:, 0], extents[:, 1] = ends[:-1], np.diff(ends)
@@ -199,7 +201,7 @@ class PackedBatch:
             kinds_step=0 if self.token_types is None else 1,
             largest_id=_largest(ids),
             largest_position=_largest(positions),
-            largest_kind=_largest(kinds),
+            largest_kind=0 if self.token_types is None else _largest(kinds),
         )
 
     @cached_property
