@@ -13,8 +13,8 @@ from tercet.engine.queue import BatchKey, BatchQueue, Work
 from tercet.engine.turns import Turn, Turns
 from tercet.nn.programs import Seat
 
-# A helper that slept may be woken on the core of the thread that waits for it, and both then take turns there, 8 ms at
-# a time: one of ten queries 20 ms apart takes 15 to 20 ms on all cores and 6 to 7 on one (benchmarks/pauses.py).
+# One of OpenMP's helpers that slept may be woken on the core of the thread that waits for it, and both then take turns
+# there, 8 ms at a time: one of ten queries 20 ms apart took 15 to 20 ms on all cores and 6 to 7 on one.
 _AWAKE_S = 0.004  # after a batch: about as long as OpenMP's helpers wait for more before they sleep
 _BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes longer gains all the same
 
