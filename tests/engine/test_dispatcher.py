@@ -56,6 +56,15 @@ def test_models_that_do_not_fit_together_all_get_their_turn(rig):
         assert call.columns.values.tolist() == [i + 100 * (i % 4)]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_cools_down_after_a_failure_is_refused_at_once(rig, workers):
+    r = rig(workers=workers)
+    r.model("bad", OSError("gone"))
+    for _ in range(3):
+        with pytest.raises(ModelLoadError, match="OSError: gone"):
+            r.call("bad", [1]).done.result(5)
+
+
 def test_a_model_that_cannot_load_fails_its_calls_with_their_own_errors(rig):
     r = rig()
     r.model("bad", OSError("gone"))

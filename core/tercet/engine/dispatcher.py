@@ -136,8 +136,8 @@ class Dispatcher:
     def run_here(self) -> None:
         """Run what waits on the calling thread, if it is one program alone; have a worker run it otherwise.
 
-        Two changes of thread are spared, by which a lone query gains a fifth. Only a program needs none of the threads
-        that torch keeps for each thread that computes with several cores (`nn/team.py`).
+        It spares two changes of thread. Only a program needs none of the threads that torch keeps for each thread that
+        computes with several cores (`nn/team.py`).
         """
         with self._lock:
             batch = None if self._stopped or self._seat is None else self._schedule.start_alone(self._seat)
@@ -198,7 +198,8 @@ class Dispatcher:
                 self._turns.end(self._queue.models())
                 batch = self._schedule.start(worker)
                 if batch is None:
-                    self._crew.sleep(worker)
+                    if not self._turns.refused:  # at once, while a failed model cools down: its calls are told first
+                        self._crew.sleep(worker)
                 elif batch.works:
                     if self._queue.tokens and not self._schedule.is_full:
                         self._crew.wake()

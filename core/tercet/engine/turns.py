@@ -51,7 +51,7 @@ class Turns:
         self._crew = crew
         self._held: dict[str, Turn] = {}
         self._asked: dict[str, Future[Lease]] = {}
-        self._refused: dict[str, BaseException] = {}
+        self.refused: dict[str, BaseException] = {}  # models that could not be made resident, each with the reason
 
     def get(self, model: str) -> Turn | None:
         """Return the model's turn, or ask for one and return None until it comes."""
@@ -65,8 +65,8 @@ class Turns:
         return self._held.get(model)
 
     def refusals(self) -> dict[str, BaseException]:
-        """Return, once, the models that could not be made resident, each with the reason."""
-        refused, self._refused = self._refused, {}
+        """Return, once, those that were refused."""
+        refused, self.refused = self.refused, {}
         return refused
 
     def end(self, busy: Set[str]) -> None:
@@ -90,4 +90,4 @@ class Turns:
             if error is None:
                 self._held[model] = Turn(answer.result())
             else:
-                self._refused[model] = error
+                self.refused[model] = error
