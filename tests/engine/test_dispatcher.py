@@ -56,6 +56,15 @@ def test_models_that_do_not_fit_together_all_get_their_turn(rig):
         assert call.columns.values.tolist() == [i + 100 * (i % 4)]
 
 
+def test_what_an_interrupted_caller_left_is_done_before_the_end(rig):
+    r = rig()
+    r.model("m", Sums(0.5))
+    call = r.call("m", [7], here=True)  # and its caller never runs it
+    r.dispatcher.close(20)
+    call.done.result(0)
+    assert call.columns.values.tolist() == [7.5]
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_model_that_cools_down_after_a_failure_is_refused_at_once(rig, workers):
     r = rig(workers=workers)

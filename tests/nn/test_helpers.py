@@ -83,8 +83,9 @@ def test_so_many_compute_side_by_side_awake_or_asleep(helpers: Helpers, cores: i
 
 def test_no_more_come_in_than_are_wanted(helpers: Helpers) -> None:
     run(helpers, 3, wanted=3, units=3)
-    words = run(helpers, 2, wanted=2, units=2)
-    assert words.next <= 2 + 2  # each of two looks once in vain
+    for _ in range(50):  # the third is awake, and may not come in
+        words = run(helpers, 2, wanted=2, units=2)
+        assert words.missed == 0 and words.next <= 2 + 2  # each of two looks once in vain
 
 
 def test_one_alone_does_all(helpers: Helpers) -> None:

@@ -21,7 +21,7 @@ from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import DenseHead, Normalize
 from tercet.nn.jit.code import vector_shape
-from tercet.nn.jit.product_kernel import blocks_of, panels_shape
+from tercet.nn.jit.product_kernel import panels_shape
 from tercet.nn.linear import Linear, prepare
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
@@ -234,16 +234,18 @@ def test_none_with_rows_that_are_not_the_batchs() -> None:
         traced(_OtherRows(48), [])
 
 
-@pytest.mark.parametrize("tokens", [4, 600])
+@pytest.mark.parametrize(("tokens", "blocks", "blocks_by_avx2"), [(4, 1, 1), (600, 2, 7)])
 def test_no_more_cores_than_the_largest_product_has_units(
-    bert: Backbone, tokens: int, monkeypatch: pytest.MonkeyPatch
+    bert: Backbone, tokens: int, blocks: int, blocks_by_avx2: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.inference_mode():
         program, asked = traced(bert, []), []
         monkeypatch.setattr(helpers.HELPERS, "run", lambda function, words, cores: asked.append(cores))
         monkeypatch.setattr(torch, "get_num_threads", lambda: 512)
         program.run(PackedBatch.of(draw([tokens // 2] * 2)))
-    assert asked == [panels_shape(64, 3 * 64)[0] * blocks_of(tokens)]
+    shape = vector_shape()
+    assert shape is not None
+    assert asked == [panels_shape(64, 3 * 64)[0] * (blocks if shape[1] >= 32 else blocks_by_avx2)]
 
 
 def test_what_is_noted_does_not_run() -> None:

@@ -53,8 +53,8 @@ class Rig:
 
         self.residency.add(name, size, load)
 
-    def call(self, model, ids, length=4, lane=Lane.INTERACTIVE):
-        call = Call(len(ids), Column(len(ids)))
+    def call(self, model, ids, length=4, lane=Lane.INTERACTIVE, here=False):
+        call = Call(len(ids), Column(len(ids)), here=here)
         sequences = [TokenSequence(np.full(length, i, np.int64)) for i in ids]
         self.dispatcher.admit(call, length * len(ids))
         call.begin(0, sequences)

@@ -155,6 +155,7 @@ class Dispatcher:
         """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
         with self._lock:
             self._closing = True
+            self._crew.wake()  # a caller that was interrupted may have left its work to nobody
             self._drained.wait_for(lambda: not self._calls, drain_s)
             self._stopped = True
             rest = list(self._calls)
