@@ -28,13 +28,16 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 FLOAT32, BFLOAT16, INT8 = "sentence-transformers", "sentence-transformers-bfloat16", "onnxruntime-int8"
 BEST = "the best exact peer"
 # Texts in bulk by (precision of ours, peer); a single short query by peer.
-BULK_BARS = {
+BULK_BARS: dict[tuple[str, str], float | None] = {
     ("tercet", FLOAT32): 2.8,
     ("tercet", BEST): 1.2,
     ("tercet-bfloat16", FLOAT32): 4.5,
     ("tercet-bfloat16", BFLOAT16): 1.8,
     ("tercet-int8", FLOAT32): 5.5,
     ("tercet-int8", INT8): 1.3,
+    ("tercet-int16", FLOAT32): None,
+    ("tercet-int16", BEST): None,
+    ("tercet-int16", INT8): None,
 }
 QUERY_BARS = {FLOAT32: 2.0, BEST: 1.0}
 
@@ -64,6 +67,12 @@ class TercetInt8(Tercet):
     """The same in int8."""
 
     precision = "int8"
+
+
+class TercetInt16(Tercet):
+    """The same in int16."""
+
+    precision = "int16"
 
 
 class SentenceTransformers:
@@ -103,10 +112,12 @@ def int8() -> None:
         raise OSError("this processor does not multiply int8")
 
 
-def int8_graph() -> None:
-    """Make what onnxruntime needs for int8."""
-    int8()
-    rounded()
+def int16() -> None:
+    """Raise where the processor does not multiply pairs of int16."""
+    from tercet.nn.jit.pairs import has_pairs
+
+    if not has_pairs():
+        raise OSError("this processor does not multiply pairs of int16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +140,12 @@ WAYS = {
     "tercet": Way(Tercet),
     "tercet-bfloat16": Way(TercetBfloat16, exact=False, prepare=bfloat16),
     "tercet-int8": Way(TercetInt8, exact=False, prepare=int8),
+    "tercet-int16": Way(TercetInt16, exact=False, prepare=int16),
     FLOAT32: Way(SentenceTransformers),
     BFLOAT16: Way(SentenceTransformersBfloat16, exact=False, prepare=bfloat16),
     "sentence-transformers-onnx": Way(SentenceTransformersOnnx, prepare=other_environment, elsewhere=True),
     "onnxruntime": Way(OnnxRuntime, prepare=exported),
-    INT8: Way(OnnxRuntimeInt8, exact=False, prepare=int8_graph),
+    INT8: Way(OnnxRuntimeInt8, exact=False, prepare=rounded),
     "fastembed": Way(Fastembed, prepare=other_environment, elsewhere=True),
 }
 PEERS = [name for name in WAYS if name != "tercet"]
@@ -195,9 +207,10 @@ def rows(
             if peer == INT8 and note:
                 note += f", the other's {cosines[INT8]:.5f}"
             claim = f"MiniLM in bulk, {ours.partition('-')[2] or 'float32'}"
-            bar = BULK_BARS.get((ours, peer.partition(":")[0]))
-            if bar is None and ours != "tercet":
+            pair = ours, peer.partition(":")[0]
+            if pair not in BULK_BARS and ours != "tercet":
                 continue
+            bar = BULK_BARS.get(pair)
             found.append(Row.of_rates(claim, peer, bulk[ours], theirs, texts, "texts/s", bar, note))
     for peer, theirs in _with_best(middle).items():
         bar = QUERY_BARS.get(peer.partition(":")[0])

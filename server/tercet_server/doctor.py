@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from tercet.checkpoints.catalog import Package, catalog
-from tercet.engine.device import PRECISIONS, Device, open_device
+from tercet.engine.device import PRECISIONS, Device, lacking, open_device
 from tercet.engine.engine import Engine
 from tercet.errors import InvalidInputError, TercetError
 from tercet.nn import attention, linear
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.jit import objects
-from tercet.nn.packed import packing, states_dtype
+from tercet.nn.packed import states_dtype
 from tercet.version import __version__
 from tercet_server.inventory import hub_cache, stored
 from tercet_server.run import open_engine
@@ -36,7 +36,7 @@ _PRODUCT = (512, 768, 3072)  # rows, in and out of the product that is timed: BE
 _FEATURES = ("avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16")
 _HUB_TIMEOUT_S = 3.0
 # Of the trial's products against float32, by the precision's own rounding over the sums that it has.
-_BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2, "int8": 5e-2}
+_BOUNDS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2, "int8": 5e-2, "int16": 5e-3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def _trial(device: Device, precision: str) -> Check:
         f"linear {linear.kernel_name(device.target, dtype)}"
     )
     essential: State = "failed" if precision == device.precision else "note"
-    if dtype == torch.int8 and (device.target.type != "cpu" or not packing(dtype)):
-        return Check(name, "note", "needs a CPU with VNNI or AMX")
+    if (needed := lacking(device.target, precision)) is not None:
+        return Check(name, "note", f"needs {needed}")
     try:
         difference = float(
             (_forward(device.target, dtype).float().cpu() - _forward(torch.device("cpu"), torch.float32)).abs().max()

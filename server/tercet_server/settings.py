@@ -71,7 +71,7 @@ class Settings:
     )
     cache_dir: Path | None = setting(None, "Directory of the hub cache; default the hub's own.", "path")
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.", "text")
-    precision: str = setting("auto", "auto, float32, bfloat16, float16 or, on a CPU, int8.", "text")
+    precision: str = setting("auto", "auto, float32, bfloat16, float16 or, on a CPU, int8 or int16.", "text")
     memory_budget: str | None = setting(
         None, "Memory for all weights together, such as 8GiB; default by the device.", "size"
     )

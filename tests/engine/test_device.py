@@ -39,10 +39,11 @@ def test_a_precision_without_a_fast_kernel_is_said_to_be_slow(precision, packs, 
     assert [record.levelname for record in caplog.records] == ["WARNING"] * told
 
 
-def test_int8_is_refused_where_it_would_be_slow(monkeypatch):
+@pytest.mark.parametrize(("precision", "needed"), [("int8", "VNNI or AMX"), ("int16", "AVX2 or AVX-512BW")])
+def test_rounding_is_refused_where_it_would_be_slow(precision, needed, monkeypatch):
     monkeypatch.setattr(module, "packing", lambda dtype: None)
-    with pytest.raises(InvalidInputError, match="needs a CPU with VNNI or AMX"):
-        open_device("cpu", "int8", None)
+    with pytest.raises(InvalidInputError, match=f"CPU with {needed}.* use one of float32, bfloat16, float16$"):
+        open_device("cpu", precision, None)
 
 
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:99", ""])

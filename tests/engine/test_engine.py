@@ -32,6 +32,7 @@ from tercet.engine.events import BatchEvent
 from tercet.engine.pending import is_brief
 from tercet.nn.int8 import has_int8
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.pairs import has_pairs
 
 TEXTS = ["hello world", "the quick brown fox", "", "numbers 0 1 2", "café 你好"]
 
@@ -390,6 +391,7 @@ def test_only_a_brief_call_is_tokenised_on_the_event_loop(engine, model, monkeyp
     [
         ("bfloat16", 0.999),
         pytest.param("int8", 0.99, marks=pytest.mark.skipif(not has_int8(), reason="no int8 on this processor")),
+        pytest.param("int16", 0.999999, marks=pytest.mark.skipif(not has_pairs(), reason="no int16 here")),
     ],
 )
 def test_short_precisions_stay_close(bert, precision, least):

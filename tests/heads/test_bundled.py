@@ -15,7 +15,7 @@ from tercet.checkpoints import hub
 from tercet.checkpoints.checkpoint import Checkpoint, EncodeSettings
 from tercet.checkpoints.open import open_checkpoint
 from tercet.nn.batch import PackedBatch, TokenSequence
-from tercet.nn.int8 import has_int8
+from tercet.nn.packed import packing
 from tercet.types import Item
 
 SEED = 11
@@ -104,9 +104,13 @@ def test_ids_and_vectors_equal_the_reference(bundled: tuple[Checkpoint, Path]) -
     assert np.abs(ours - reference.encode(given, batch_size=8)).max() <= 1e-5
 
 
-@pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
-def test_int8_keeps_directions(bundled: tuple[Checkpoint, Path]) -> None:
+@pytest.mark.parametrize(("rounded_to", "least", "mean"), [(torch.int8, 0.99, 0.998), (torch.int16, 0.99999, 0.999998)])
+def test_rounding_keeps_directions(
+    bundled: tuple[Checkpoint, Path], rounded_to: torch.dtype, least: float, mean: float
+) -> None:
     """Of every text: odd ones, of two tokens or of one character again and again, are the least like."""
+    if packing(rounded_to) is None:
+        pytest.skip(f"this processor does not multiply {rounded_to}")
     given = [
         *texts(),
         "",
@@ -119,10 +123,10 @@ def test_int8_keeps_directions(bundled: tuple[Checkpoint, Path]) -> None:
     batch = PackedBatch.of(bundled[0].encode([Item(text) for text in given], EncodeSettings()))
     exact, rounded = (
         np.stack(bundled[0].load(torch.device("cpu"), dtype).rows(batch, ["dense"])["dense"])
-        for dtype in (torch.float32, torch.int8)
+        for dtype in (torch.float32, rounded_to)
     )
     cosines = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
-    assert cosines.min() >= 0.99 and cosines.mean() >= 0.998
+    assert cosines.min() >= least and cosines.mean() >= mean
 
 
 def test_it_is_what_its_files_say(bundled: tuple[Checkpoint, Path]) -> None:

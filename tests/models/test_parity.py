@@ -19,8 +19,8 @@ from support.reference import MILD_STD, WEIGHT_STD, Reference, draw_sequences, l
 from tercet.errors import CheckpointError
 from tercet.models.registry import Backbone, families
 from tercet.nn.batch import PackedBatch, TokenSequence
-from tercet.nn.int8 import has_int8
 from tercet.nn.model import Model
+from tercet.nn.packed import packing
 from tercet.nn.pooling import mean
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else ["cpu"]
@@ -140,11 +140,13 @@ def test_bfloat16_keeps_the_direction(mild: Case, device: str) -> None:
     assert torch.cosine_similarity(ours, theirs).min() >= 0.999
 
 
-@pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
-def test_int8_keeps_the_direction(mild: Case) -> None:
+@pytest.mark.parametrize(("dtype", "least"), [(torch.int8, 0.99), (torch.int16, 0.99999)])
+def test_rounding_keeps_the_direction(mild: Case, dtype: torch.dtype, least: float) -> None:
+    if packing(dtype) is None:
+        pytest.skip(f"this processor does not multiply {dtype}")
     batch = PackedBatch.of(mild.sequences)
-    ours = mean(_results(mild.load("cpu", torch.int8), batch)[0], batch)
-    assert torch.cosine_similarity(ours, mean(mild.states, batch)).min() >= 0.99
+    ours = mean(_results(mild.load("cpu", dtype), batch)[0], batch)
+    assert torch.cosine_similarity(ours, mean(mild.states, batch)).min() >= least
 
 
 FAMILIES = [pytest.param(family, id=family.__name__) for family in dict.fromkeys(families().values())]

@@ -80,9 +80,9 @@ def test_the_kernel_for_panels_is_compiled_before_it_is_used(monkeypatch: pytest
     x, weight = draw(3, 64), RowWeight(draw(48, 64, seed=1))
     vectors = product_kernel.vectors_of(48)
     weight.multiply(x, None, "gelu", None)
-    assert set(product_kernel.product_kernel.kept) == {(False, vectors)}
+    assert set(product_kernel.product_kernel.kept) == {(False, vectors, False)}
     weight.lay()
-    assert set(product_kernel.product_kernel.kept) == {(False, vectors), (True, vectors)}
+    assert set(product_kernel.product_kernel.kept) == {(False, vectors, False), (True, vectors, False)}
 
 
 def test_the_weight_stays_where_it_is() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.jit import code
 from tercet.nn.jit.rounding import finishing, rounding
-from tercet.nn.linear import Linear, int8_saves, kernel_name, layout_of, prepare
+from tercet.nn.linear import Linear, kernel_name, layout_of, prepare, rounding_saves
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
 
@@ -98,7 +98,7 @@ def test_which_products_become_int8() -> None:
         torch.nn.init.normal_(part.weight)
         torch.nn.init.zeros_(part.bias)
     assert not Int8Weight.fits(net[1].weight)
-    assert int8_saves(net) == 2 * 64 * 48
+    assert rounding_saves(net, torch.int8) == 2 * 64 * 48
     prepare(net, dtype=torch.int8)
     assert [layout_of(part) for part in net] == [Int8Weight, layout_of(net[1])] and layout_of(net[1]) is not Int8Weight
     assert kernel_name(torch.device("cpu"), torch.int8) == "onednn-int8"

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.pairs import has_pairs
 from tercet.nn.packed import PackedWeight
 from tercet.nn.team import compute_with
 
 WEIGHT = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
-RUNS = {RowWeight: vector_shape() is not None, Int8Weight: has_int8()}
+RUNS = {RowWeight: vector_shape() is not None, Int8Weight: has_int8(), Int16Weight: has_pairs()}
 
 
 @pytest.fixture(params=RUNS, ids=lambda kind: kind.name)

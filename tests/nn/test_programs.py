@@ -195,16 +195,18 @@ def test_threads_have_programs_of_their_own(model: Model) -> None:
     assert len(set(model.programs._made.values())) == 3
 
 
-def test_none_before_weights_are_laid_nor_for_a_long_text(tmp_path: Path) -> None:
+def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_long_text(tmp_path: Path) -> None:
     family = families()["BertModel"]
     settings = {**family.tiny, **WIDE, "max_position_embeddings": 2048}
     reference = save_reference("BertModel", settings, tmp_path, std=MILD_STD)
     backbone = load_family(family, reference)["backbone"]
     made, batch = programs.Programs(backbone), PackedBatch.of(draw([4]))
     with torch.inference_mode():
-        assert made.run(batch, {}) is None
+        for made.wanted in (False, True):
+            assert made.run(batch, {}) is None
         lay(backbone)
-        assert made.run(batch, {}) is not None
+        for made.wanted in (False, True):
+            assert (made.run(batch, {}) is not None) is made.wanted
         assert made.run(PackedBatch.of(draw([MOST_TOKENS])), {}) is not None
         assert made.run(PackedBatch.of(draw([MOST_TOKENS + 1])), {}) is None
 
@@ -213,6 +215,7 @@ def test_none_by_a_librarys_products(bert: Backbone) -> None:
     layer = next(part for part in bert.modules() if isinstance(part, Linear))
     layer.packed = None
     made = programs.Programs(bert)
+    made.wanted = True
     for _ in range(2):
         assert made.run(PackedBatch.of(draw([4])), {}) is None
 

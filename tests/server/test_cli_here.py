@@ -11,6 +11,7 @@ from support.tiny_models import save_bert
 from tercet.checkpoints.catalog import catalog
 from tercet.engine.device import open_device
 from tercet.nn.int8 import has_int8
+from tercet.nn.jit.pairs import has_pairs
 from tercet_server import doctor
 from tercet_server.cli import main
 
@@ -78,6 +79,7 @@ def test_doctor_tries_what_it_reports(
     for precision in ("float32", "bfloat16", "float16"):
         assert re.search(r", [\d,]+ GFLOP/s, \S+ from float32", found[f"{precision} kernels"]["detail"])
     assert ("onednn-int8, " if has_int8() else "needs a CPU") in found["int8 kernels"]["detail"]
+    assert ("tercet-int16, " if has_pairs() else "needs an x86 CPU") in found["int16 kernels"]["detail"]
     assert {"bfloat16 kernels", "float16 kernels", "threads", "torch", "tokenizers"} <= found.keys()
     assert found["compiled kernels"]["detail"] == f"kept in {cache / 'tercet' / 'kernels'}"
     assert found["hub"]["state"] == "note" and "HF_HUB_OFFLINE" in found["hub"]["detail"]

@@ -33,7 +33,7 @@ from tercet.nn.heads import Classifier, Dense, DenseHead, Head, MaskedLM, Normal
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
 from tercet.nn.norms import LayerNorm
-from tercet.nn.packed import states_dtype
+from tercet.nn.packed import is_rounded, states_dtype
 from tercet.nn.sparse import LexicalHead, SpladeHead
 from tercet.nn.yes_no import YesNoHead
 
@@ -44,7 +44,7 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
     """Return the model that `spec` describes, its weights on `device` in `dtype` and in the kernels' layout.
 
     Args:
-        dtype: in int8, the weights of the backbone's products are rounded, and all else is float32.
+        dtype: in int8 and int16, the weights of the backbone's products are rounded, and all else is float32.
         cores: how many may change the layout, and will at most compute.
 
     Raises:
@@ -52,9 +52,9 @@ def load(spec: ModelSpec, device: torch.device, dtype: torch.dtype, cores: int =
         CheckpointError: the weights are damaged or do not fit the configuration.
     """
     model = build(spec, dtype)
-    if isinstance(model.backbone, Generic) and dtype == torch.int8:
+    if isinstance(model.backbone, Generic) and is_rounded(dtype):
         raise UnsupportedModelError(
-            f"{spec.architecture} runs by transformers, which has no int8 here; use float32 or bfloat16 for it"
+            f"{spec.architecture} runs by transformers, where weights are not rounded; use float32 or bfloat16 for it"
         )
     load_weights(model, list(_sources(spec, family_of(spec))), device)
     if isinstance(model.backbone, Generic):
@@ -108,7 +108,7 @@ def size_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
     """Return the bytes that the model's weights take in `dtype`."""
     model = build(spec, dtype)
     stored = spec.size_bytes * dtype.itemsize // 4 if isinstance(model.backbone, Generic) else 0
-    saved = linear.int8_saves(model.backbone) if dtype == torch.int8 else 0
+    saved = linear.rounding_saves(model.backbone, dtype) if is_rounded(dtype) else 0
     return stored - saved + sum(parameter.nbytes for parameter in model.parameters())
 
 

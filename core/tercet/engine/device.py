@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from tercet.errors import InvalidInputError
-from tercet.nn.packed import packing
+from tercet.nn.packed import is_rounded, packing
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,9 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
     "int8": torch.int8,
+    "int16": torch.int16,
 }
+_NEEDED = {"int8": "a CPU with VNNI or AMX", "int16": "an x86 CPU with AVX2 or AVX-512BW"}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
@@ -50,7 +52,7 @@ class Device:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision as torch names it; in int8, weights alone are so, and what they multiply is float32."""
+        """The precision as torch names it; in int8 and int16, weights alone are so, and they multiply float32."""
         return PRECISIONS[self.precision]
 
     @property
@@ -85,10 +87,9 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
         precision = "bfloat16" if on_gpu else "float32"
     if precision not in PRECISIONS:
         raise InvalidInputError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
-    if precision == "int8" and (on_gpu or not packing(torch.int8)):
-        raise InvalidInputError(
-            f"int8 needs a CPU with VNNI or AMX, which {target} is not or has not; use float32 or bfloat16"
-        )
+    if (needed := lacking(target, precision)) is not None:
+        others = ", ".join(name for name in PRECISIONS if lacking(target, name) is None)
+        raise InvalidInputError(f"{precision} needs {needed}, which {target} is not or has not; use one of {others}")
     budget = _default_budget(target) if memory_budget is None else parse_bytes(memory_budget)
     if on_gpu:
         # Measured on an H100: larger batches gain 2 % at most, and what passes between products leaves its cache.
@@ -99,6 +100,13 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
     # bfloat16, which takes a third of the time where it is fast (AMX), gains a tenth by 2 k.
     tokens = 2_048 if precision == "bfloat16" else 1_024
     return Device(target, precision, budget, tokens, workers=torch.get_num_threads())
+
+
+def lacking(target: torch.device, precision: str) -> str | None:
+    """Return what a precision needs that the device is not or has not, or None if it runs there, be it slowly."""
+    dtype = PRECISIONS[precision]
+    runs = not is_rounded(dtype) or (target.type == "cpu" and packing(dtype) is not None)
+    return None if runs else _NEEDED[precision]
 
 
 def parse_bytes(size: int | str) -> int:

@@ -61,8 +61,8 @@ class Engine:
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N"; auto takes a GPU if there is one.
-        precision: "auto", "float32", "bfloat16", "float16", or "int8" on a CPU; auto is float32 on CPU and bfloat16 on
-            CUDA.
+        precision: "auto", "float32", "bfloat16", "float16", or on a CPU "int8" or "int16"; auto is float32 on CPU and
+            bfloat16 on CUDA.
         memory_budget: bytes, or "8GiB", that all resident weights may take; default half of the memory on a CPU and
             85 % of what is free on a GPU. Activations come on top. What made room on a GPU waits in host memory, at
             most in half of it.

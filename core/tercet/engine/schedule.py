@@ -7,10 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from tercet.engine.cores import gains, may_share
 from tercet.engine.device import Device
 from tercet.engine.queue import BatchKey, BatchQueue, Work
 from tercet.engine.turns import Turn, Turns
+from tercet.nn.packed import states_dtype
 from tercet.nn.programs import Seat
 
 # One of OpenMP's helpers that slept may be woken on the core of the thread that waits for it, and both then take turns
@@ -122,8 +125,9 @@ class Schedule:
 
     def _may_share(self, turn: Turn) -> bool:
         cores = self._device.cores
-        # What `may_share` finds out holds for float32; products in int8 are exact.
-        return cores > 1 and self._device.precision in ("float32", "int8") and may_share(turn.lease.model, cores)
+        # What `may_share` finds out holds for float32; a row of products of rounded numbers is always the same.
+        rounds_alike = states_dtype(self._device.dtype) == torch.float32
+        return cores > 1 and rounds_alike and may_share(turn.lease.model, cores)
 
     def _pays(self, turn: Turn, works: Sequence[Work]) -> bool:
         """Whether a batch gains by all cores: helpers are still awake, or it is long enough to wait until they are."""

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tercet.nn.activations import finish
-from tercet.nn.jit.product_kernel import (
-    PanelsWords,
-    ProductWords,
-    fits,
-    panels_kernel,
-    panels_shape,
-    product_kernel,
-    vectors_of,
-)
+from tercet.nn.jit.product_kernel import fits, product_kernel, vectors_of
 from tercet.nn.mapped import bring_in
-from tercet.nn.team import together
-
-_FUSED = (None, "gelu")  # activations that the kernel computes
+from tercet.nn.products import finished, in_panels, panel_bytes, product
 
 
 class RowWeight:
@@ -57,7 +45,7 @@ class RowWeight:
     @property
     def nbytes(self) -> int:
         """How many bytes it takes in panels."""
-        return math.prod(panels_shape(self._depth, self._width)) * torch.float32.itemsize
+        return panel_bytes(self._depth, self._width)
 
     def lay(self, place: Tensor | None = None) -> None:
         """Lay the weight into panels, on the calling thread; products may be under way on others.
@@ -68,41 +56,18 @@ class RowWeight:
         parts, laid = self._held
         if laid:
             return
-        weight = torch.cat(parts) if len(parts) > 1 else parts[0]
-        place = torch.empty(self.nbytes, dtype=torch.uint8) if place is None else place
-        panels = place.view(torch.float32).view(panels_shape(self._depth, self._width))
-        words = PanelsWords(weight.data_ptr(), panels.data_ptr(), self._depth, self._width, units=len(panels))
-        together(panels_kernel(vectors_of(self._width)), words)
-        product_kernel(True, vectors_of(self._width))  # compiled here, or the next product would wait for that
+        panels = in_panels(torch.cat(parts) if len(parts) > 1 else parts[0], place)
+        product_kernel(True, vectors_of(self._width), False)  # compiled here, or the next product would wait for that
         self._held = [panels], True
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return activation(x Wᵀ + b) + residual for x (…, in) float32."""
-        fused = activation in _FUSED
-        added = residual.contiguous() if fused and residual is not None else None
-        y = self._product(x.contiguous(), self._nothing if bias is None else bias, activation if fused else None, added)
-        return y if fused else finish(y, activation, residual)
-
-    def _product(self, x: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> Tensor:
         assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
         parts, laid = self._held
-        rows, cores = x.numel() // self._depth, torch.get_num_threads()
-        y = x.new_empty(*x.shape[:-1], self._width)
-        first = 0  # byte of a row of y that a part begins with
-        for part, width in zip(parts, [self._width] if laid else self._widths, strict=True):
-            words = ProductWords.of(
-                x=x.data_ptr(),
-                weight=part.data_ptr(),
-                bias=bias.data_ptr() + first,
-                residual=0 if residual is None else residual.data_ptr() + first,
-                y=y.data_ptr() + first,
-                rows=rows,
-                depth=self._depth,
-                width=width,
-                step=self._width,
-                gelu=int(activation == "gelu"),
-                cores=cores,
-            )
-            together(product_kernel(laid, vectors_of(width)), words)
-            first += width * y.itemsize
-        return y
+        held = [*zip(parts, [self._width] if laid else self._widths, strict=True)]
+        bias = self._nothing if bias is None else bias
+
+        def compute(activation: str | None, residual: Tensor | None) -> Tensor:
+            return product(x, held, laid=laid, bias=bias, activation=activation, residual=residual)
+
+        return finished(compute, activation, residual)

@@ -14,15 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tercet.nn.activations import finish
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.rounding import ROW, FinishingWords, RoundingWords, finishing, rounding
 from tercet.nn.jit.rows import units_of
+from tercet.nn.products import finished
 from tercet.nn.team import compute_with, together
 
-BYTES_A_WEIGHT = 2  # oneDNN's, and the same by column
 _ROWS = 512  # the row count that oneDNN chooses a layout for
-_FINISHED = (None, "gelu")  # activations that are computed in the pass over a product
 
 
 class Int8Weight:
@@ -55,11 +53,12 @@ class Int8Weight:
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "none"
         )
-        fused = activation in _FINISHED
-        residual = residual if residual is None else residual.contiguous()
-        ours = (activation, residual) if fused else (None, None)
-        self._finish(y, steps, self._nothing if bias is None else bias, *ours)
-        return y if fused else finish(y, activation, residual)
+
+        def compute(activation: str | None, residual: Tensor | None) -> Tensor:
+            self._finish(y, steps, self._nothing if bias is None else bias, activation, residual)
+            return y
+
+        return finished(compute, activation, residual)
 
     def _finish(self, y: Tensor, steps: Tensor, bias: Tensor, activation: str | None, residual: Tensor | None) -> None:
         rows, width = y.shape

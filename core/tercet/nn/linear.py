@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
-from tercet.nn.int8 import BYTES_A_WEIGHT, Int8Weight
-from tercet.nn.packed import PackedWeight, packing
+from tercet.nn.packed import BYTES_A_ROUNDED_WEIGHT, PackedWeight, is_rounded, packing
 from tercet.nn.team import compute_with
 
 _SMALL = 1 << 15  # weights
@@ -61,19 +60,20 @@ class Linear(nn.Module):
         self.weight, self._parts = None, parts
 
     def pack(self, dtype: torch.dtype | None = None, only: type[PackedWeight] | None = None) -> None:
-        """Give the weight to what multiplies by it fastest on this device, in its own type or in int8 if it fits.
+        """Give the weight to what multiplies by it fastest on this device, in its own type or rounded if it fits.
 
         `only` leaves it as it is if that is something else.
         """
+        rounds = dtype is not None and is_rounded(dtype)
         if self._parts:
             parts, self._parts = self._parts, ()
-            if dtype != torch.int8 and all(packing(part.dtype, part) is RowWeight for part in parts):
+            if not rounds and all(packing(part.dtype, part) is RowWeight for part in parts):
                 self.packed = RowWeight(*parts)
                 return
             self.weight = nn.Parameter(torch.cat(list(parts)), requires_grad=False)
         if self.weight is None or self.weight.device.type != "cpu":
             return
-        rounded = packing(torch.int8, self.weight) if dtype == torch.int8 else None
+        rounded = packing(dtype, self.weight) if rounds and dtype is not None else None
         layout = rounded or packing(self.weight.dtype, self.weight)
         if layout is not None and only in (None, layout):
             self.packed = layout(self.weight.detach())
@@ -115,7 +115,7 @@ def prepare(
 ) -> None:
     """Put every `Linear` below `module` into its device's layout, with so many cores; call once, after loading.
 
-    Weights become int8 where `dtype` says so, and stay as they are where the layout is another than `only`, if given.
+    Weights are rounded where `dtype` says so, and stay as they are where the layout is another than `only`, if given.
 
     Measured on two AVX-512 cores: BERT-base's 340 MB into oneDNN's layout in 64 to 82 ms instead of 138 to 184 on one.
     A thread of its own does it, since it keeps the helpers that it computes with (`nn/team.py`).
@@ -125,11 +125,11 @@ def prepare(
         list(pool.map(partial(Linear.pack, dtype=dtype, only=only), products))
 
 
-def int8_saves(module: nn.Module) -> int:
-    """Return how many bytes fewer the float32 products below `module` take in int8."""
+def rounding_saves(module: nn.Module, dtype: torch.dtype) -> int:
+    """Return how many bytes fewer the float32 products below `module` take where they are rounded to `dtype`."""
     products = (part for part in module.modules() if isinstance(part, Linear))
-    weights = [part.weight for part in products if part.weight is not None and Int8Weight.fits(part.weight)]
-    return sum(weight.nbytes - BYTES_A_WEIGHT * weight.numel() for weight in weights)
+    weights = [part.weight for part in products if part.weight is not None and packing(dtype, part.weight)]
+    return sum(weight.nbytes - BYTES_A_ROUNDED_WEIGHT * weight.numel() for weight in weights)
 
 
 def layout_of(module: nn.Module) -> type[PackedWeight] | None:

@@ -48,6 +48,7 @@ class Model(nn.Module):
         tokens = len(batch.input_ids)
         filled = batch.filled(linear.even_rows(tokens, self._layout)) if self._layout else batch
         hidden: Tensor = self.backbone(filled)
+        self.programs.wanted = True
         return hidden[:tokens]
 
     @torch.inference_mode()

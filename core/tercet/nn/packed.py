@@ -11,7 +11,9 @@ from torch import Tensor
 from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.pairs import has_pairs
 from tercet.nn.processor import has_avx512
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
@@ -25,6 +27,7 @@ _FUSED = {
 if not has_avx512():
     # oneDNN reads erf off a table, slowly without AVX-512: its GELU costs a quarter of the product, torch's a tenth.
     del _FUSED["gelu"]
+BYTES_A_ROUNDED_WEIGHT = 2  # of int16; of int8 oneDNN's and the same by column
 _ONEDNN_ROWS = 512  # oneDNN chooses a layout for a row count; one that suits bulk also serves short queries
 
 
@@ -85,8 +88,13 @@ class OneDnnWeight(_FitsAll):
 
 
 def states_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the type of what weights of `dtype` are multiplied with: their own, and float32 for int8."""
-    return torch.float32 if dtype == torch.int8 else dtype
+    """Return the type of what weights of `dtype` are multiplied with: their own, and float32 where they are rounded."""
+    return torch.float32 if is_rounded(dtype) else dtype
+
+
+def is_rounded(dtype: torch.dtype) -> bool:
+    """Whether a model "in" this type has the weights of its products in whole numbers, and all else in float32."""
+    return not dtype.is_floating_point
 
 
 @cache
@@ -94,6 +102,8 @@ def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
     """Return what products with weights of `dtype` are fastest by on this processor, first what is preferred."""
     if dtype == torch.int8:
         return (Int8Weight,) if has_int8() else ()
+    if dtype == torch.int16:
+        return (Int16Weight,) if has_pairs() else ()
     layouts: tuple[type[PackedWeight], ...] = ()
     if dtype in (torch.float32, torch.bfloat16) and torch._C._has_mkldnn and runs(OneDnnWeight, dtype):
         layouts = (OneDnnWeight,)

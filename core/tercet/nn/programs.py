@@ -20,6 +20,7 @@ from tercet.nn import helpers
 from tercet.nn.arena import Arena
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
+from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.links import BY_SEQUENCE, LINKS, Given
 from tercet.nn.jit.product_kernel import blocks_of
@@ -44,10 +45,15 @@ class UntraceableError(Exception):
 
 
 class Programs:
-    """The programs of one model, made as its batches come; a thread runs those that it made itself, or of its seat."""
+    """The programs of one model, made as its batches come; a thread runs those that it made itself, or of its seat.
+
+    Attributes:
+        wanted: False until the backbone has run once function by function, and has made what it makes once: a table of
+            angles, for instance, which cannot be made while it is traced.
+    """
 
     def __init__(self, backbone: nn.Module) -> None:
-        self._backbone = backbone
+        self._backbone, self.wanted = backbone, False
         self._made: dict[tuple[Seat, tuple[str, ...]], Program | None] = {}
 
     def known(self, seat: Seat, outputs: Sequence[str], tokens: int) -> bool:
@@ -61,7 +67,7 @@ class Programs:
             batch: of any device.
             heads: by name, and how each is asked.
         """
-        if len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
+        if not self.wanted or len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
             return None
         key = own_seat(), tuple(heads)
         if key not in self._made:
@@ -83,10 +89,10 @@ def _are_laid(modules: Iterable[nn.Module]) -> bool:
     """
     products = (part for module in modules for part in module.modules() if isinstance(part, Linear))
     weights = [part.packed for part in products]
-    rows = [weight for weight in weights if isinstance(weight, RowWeight)]
-    if len(rows) < len(weights):
+    ours = [weight for weight in weights if isinstance(weight, RowWeight | Int16Weight)]
+    if len(ours) < len(weights):
         raise UntraceableError("a product is by a library's kernel")
-    return all(weight.laid for weight in rows)
+    return all(weight.laid for weight in ours)
 
 
 class Result(NamedTuple):

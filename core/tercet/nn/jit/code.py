@@ -36,15 +36,10 @@ class Code:
         self.module = ir.Module()
         self._function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_POINTER]), "run")
         self.b = ir.IRBuilder(self._function.append_basic_block())
-        self._fma = ir.Function(
-            self.module, ir.FunctionType(self.vector, [self.vector] * 3), f"llvm.fma.v{self.lanes}f32"
-        )
-        self._sqrt = ir.Function(
-            self.module, ir.FunctionType(self.vector, [self.vector]), f"llvm.sqrt.v{self.lanes}f32"
-        )
-        self.prefetch = ir.Function(
-            self.module, ir.FunctionType(ir.VoidType(), [_POINTER, INT, INT, INT]), "llvm.prefetch.p0"
-        )
+
+    def intrinsic(self, name: str, result: Any, *given: Any) -> Any:
+        """Return one of LLVM's own functions."""
+        return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(result, given), name)
 
     def word(self, index: int) -> Int:
         """Return one of the argument's words."""
@@ -189,11 +184,13 @@ class Code:
 
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
         """Return a · b + c, rounded once."""
-        return Vector(self, self.b.call(self._fma, [a.value, b.value, c.value]))
+        fma = self.intrinsic(f"llvm.fma.v{self.lanes}f32", self.vector, *[self.vector] * 3)
+        return Vector(self, self.b.call(fma, [a.value, b.value, c.value]))
 
     def sqrt(self, x: Vector) -> Vector:
         """Return the square roots."""
-        return Vector(self, self.b.call(self._sqrt, [x.value]))
+        sqrt = self.intrinsic(f"llvm.sqrt.v{self.lanes}f32", self.vector, self.vector)
+        return Vector(self, self.b.call(sqrt, [x.value]))
 
     def finish(self) -> bytes:
         """Return the function's object code."""

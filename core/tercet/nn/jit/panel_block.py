@@ -58,7 +58,9 @@ class Block:
                 number = product.x.broadcast(left + column)
                 for at, weight in weights.items():
                     part = parts[row, at]
-                    part.store(code.fma(number, weight, part.load()))
+                    part.store(product.multiply_add(number, weight, part.load()))
+        for part in parts.values():
+            part.store(product.number(part.load()))
         with code.when(self.start > 0):
             for (row, at), part in parts.items():
                 part.store(product.sums.load(row * wide + at) + part.load())

@@ -1,4 +1,4 @@
-"""Products of float32 rows with a weight: y = activation(x Wᵀ + b) + residual.
+"""Products of rows with a weight: y = activation(x Wᵀ + b) + residual, in float32 or in pairs of int16.
 
 The weight is read in panels, so many of its rows as a tile is wide, with the numbers of a column side by side. All rows
 of x at hand go over a panel, a few at a time, with their sums in registers (Goto & van de Geijn 2008,
@@ -8,16 +8,21 @@ a lone query gains by panels that were laid out once.
 
 Each number of y is summed over blocks of `DEPTH` columns from the first to the last, within each one column after
 the other, whichever way the weight lies. It depends on its own row of x alone.
+
+Pairs (`pairs.py`) stand for two columns each where float32 stand for one. A block's sum of them is exact, must fit an
+int32, and is a float32 from then on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Self
 
 from tercet.nn.jit.code import Code, Kernel, vector_shape
+from tercet.nn.jit.pairs import add_product, whole_number
 from tercet.nn.jit.panel_block import DEPTH, Block, Fetched, turn
-from tercet.nn.jit.values import Int, Memory
+from tercet.nn.jit.values import Int, Memory, Vector
 
 _LINE = 16  # numbers in a line of the cache
 _WASTE = 0.05  # of a product that may be computed twice for the sake of wider panels
@@ -27,10 +32,11 @@ class ProductWords(NamedTuple):
     """The words of `product_kernel`.
 
     Attributes:
-        x: address of (rows, depth). weight: of (width, depth) or of panels. bias: of (width,).
+        x: address of (rows, depth) numbers or pairs. weight: of (width, depth) or of panels. bias: of (width,).
         residual: of (rows, width), or 0. y: of (rows, width).
         rows, depth, width: the shape; `fits` says which can be. step: numbers from a row of y and residual to the next.
         gelu: 1 if GELU follows, else 0. panels: of the weight. cores: that share the work.
+        steps, scales: of pairs, addresses of (rows,) and of (width,) float32: what a one of x and of the weight is.
         units, next, done: see `words.Words`.
     """
 
@@ -46,6 +52,8 @@ class ProductWords(NamedTuple):
     gelu: int
     panels: int
     cores: int
+    steps: int
+    scales: int
     units: int
     next: int = 0
     done: int = 0
@@ -123,14 +131,15 @@ def _shape() -> tuple[int, int]:
 
 
 @Kernel
-def product_kernel(code: Code, laid: bool, vectors: int) -> None:
+def product_kernel(code: Code, laid: bool, vectors: int, pairs: bool) -> None:
     """Write the product.
 
     Args:
         laid: whether the weight lies in panels.
         vectors: what `vectors_of` says of the weight.
+        pairs: whether x and the weight are made of pairs.
     """
-    Product(code, laid, vectors).write()
+    Product(code, laid, vectors, pairs).write()
 
 
 @Kernel
@@ -152,11 +161,14 @@ def _first(panel: Int, width: Int, wide: int) -> Int:
 class Product:
     """Writes the code."""
 
-    def __init__(self, code: Code, laid: bool, vectors: int) -> None:
-        self.code, self.laid = code, laid
+    def __init__(self, code: Code, laid: bool, vectors: int, pairs: bool) -> None:
+        self.code, self.laid, self.pairs = code, laid, pairs
         self.word = _PRODUCT
         self.x, self.weight, self.bias, self.residual, self.y = (Memory(code, code.pointer(at)) for at in self.word[:5])
+        self.steps, self.scales = (Memory(code, code.pointer(at)) for at in (self.word.steps, self.word.scales))
         self.rows, self.depth, self.width, self.step = (code.word(at) for at in self.word[5:9])
+        self.multiply_add: Callable[[Vector, Vector, Vector], Vector] = add_product if pairs else code.fma
+        self.number: Callable[[Vector], Vector] = whole_number if pairs else _as_it_is
         self.wide = vectors * code.lanes
         # A tile's sums stay in registers.
         self.tall, self.short = ((24 // vectors), 4) if code.registers >= 32 else (12 // vectors, 3)
@@ -233,15 +245,25 @@ class Product:
                 self._of_height(height - 1, block, row, rows, fetch)
 
     def _finish(self, top: Int, first: Int, count: Int) -> None:
-        """Write activation(sums + bias) + residual."""
+        """Write activation(sums + bias) + residual, of pairs in place of sums those times the sizes of their ones."""
         code = self.code
         gelu, added = code.word(self.word.gelu) > 0, code.word(self.word.residual) > 0
         with code.loop(count) as row:
             for at in self.columns:
                 place = (top + row) * self.step + first + at
-                total = code.variable(self.sums.load(row * self.wide + at) + self.bias.load(first + at))
+                total = code.variable(self._scaled(top + row, first + at, self.sums.load(row * self.wide + at)))
                 with code.when(gelu):
                     total.store(total.load().gelu())
                 with code.when(added):
                     total.store(total.load() + self.residual.load(place))
                 self.y.store(total.load(), place)
+
+    def _scaled(self, row: Int, column: Int, total: Vector) -> Vector:
+        bias = self.bias.load(column)
+        if not self.pairs:
+            return total + bias
+        return self.code.fma(total, self.steps.broadcast(row) * self.scales.load(column), bias)
+
+
+def _as_it_is(total: Vector) -> Vector:
+    return total

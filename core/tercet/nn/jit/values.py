@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llvmlite import ir
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tercet.nn.jit.code import Code
 
 INT, FLOAT = ir.IntType(32), ir.FloatType()
-_BYTE, _HALF = ir.IntType(8), ir.IntType(16)
+_HALF = ir.IntType(16)
 _WHOLE = 1.5 * 2**23  # added to a number, it leaves no fraction, and the number's whole part in the low bits
 
 
@@ -215,26 +215,43 @@ class Memory:
         Into the second cache: the first waits for no more than ten or so lines at once.
         """
         read, into_second_cache, data = (ir.Constant(INT, flag) for flag in (0, 2, 1))
-        self.code.b.call(self.code.prefetch, [self._place(offset, FLOAT), read, into_second_cache, data])
+        place = self._place(offset, FLOAT)
+        prefetch = self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), place.type, INT, INT, INT)
+        self.code.b.call(prefetch, [place, read, into_second_cache, data])
 
     def _place(self, offset: int | Int, kind: Any) -> Any:
         return self.code.b.gep(self.address, [self.code.number(offset).value], source_etype=kind)
 
 
-class ByteMemory(Memory):
-    """Bytes in memory: int8 when read, uint8 when written."""
+class WholeMemory(Memory):
+    """Whole numbers of some bits in memory: signed when read, and when written from any range of that many."""
+
+    bits: ClassVar[int]
 
     def load(self, offset: int | Int = 0) -> Vector:
         """Return as many as there are lanes."""
-        code, b = self.code, self.code.b
-        read = b.load(self._place(offset, _BYTE), align=1, typ=ir.VectorType(_BYTE, code.lanes))
+        code, b, kind = self.code, self.code.b, ir.IntType(self.bits)
+        read = b.load(self._place(offset, kind), align=self.bits // 8, typ=ir.VectorType(kind, code.lanes))
         return Vector(code, b.sitofp(read, code.vector))
 
     def store(self, vector: Vector, offset: int | Int = 0) -> None:
-        """Write numbers from 0 to 255, rounded to the nearest whole ones, ties to even."""
-        code, b = self.code, self.code.b
+        """Write numbers, rounded to the nearest whole ones, ties to even."""
+        code, b, kind = self.code, self.code.b, ir.IntType(self.bits)
         moved = b.bitcast((vector + code.constant(_WHOLE)).value, code.integers)
-        b.store(b.trunc(moved, ir.VectorType(_BYTE, code.lanes)), self._place(offset, _BYTE), align=1)
+        short = b.trunc(moved, ir.VectorType(kind, code.lanes))
+        b.store(short, self._place(offset, kind), align=self.bits // 8)
+
+
+class ByteMemory(WholeMemory):
+    """Bytes: int8 when read, int8 or uint8 when written."""
+
+    bits = 8
+
+
+class ShortMemory(WholeMemory):
+    """Int16."""
+
+    bits = 16
 
 
 class BFloat16Memory(Memory):
