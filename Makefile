@@ -44,9 +44,11 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint test-light $(TRITON)/.installed ## Everything in `check`, the slow tests, coverage, and test-light
+# Being watched for coverage doubles the time of tests: those that draw thousands of requests go without.
+test: lint test-light $(TRITON)/.installed ## Everything in `check` with its coverage, the slow tests, and test-light
 	scripts/system-packages.sh
-	$(PYTEST) --cov --cov-report=term:skip-covered -m "$(HERE_TESTS)"
+	$(PYTEST) --cov --cov-report=term:skip-covered -m "not slow and $(HERE_TESTS)"
+	$(PYTEST) -m "slow and $(HERE_TESTS)"
 
 test-light: $(LIGHT)/.light ## The client side's tests in an environment without torch
 	$(LIGHT)/bin/python -c 'import importlib.util as u, sys; u.find_spec("torch") and sys.exit("torch is in $(LIGHT)")'

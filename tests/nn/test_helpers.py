@@ -25,13 +25,14 @@ import os
 import numpy as np, torch
 from tercet.nn.by_rows import RowWeight
 from tercet.nn import helpers
-from tercet.nn.jit.product_kernel import product_kernel
+from tercet.nn.jit.product_kernel import ProductWords, product_kernel
+nothing = np.zeros(len(ProductWords._fields), np.int64)  # of no units
 before = helpers.HELPERS
-before.run(product_kernel(True, 2), np.zeros(15, np.int64).ctypes.data, 2)  # of no units
+before.run(product_kernel(True, 2, False), nothing.ctypes.data, 2)
 if child := os.fork():
     raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 assert helpers.HELPERS is not before
-helpers.HELPERS.run(product_kernel(True, 2), np.zeros(15, np.int64).ctypes.data, 2)
+helpers.HELPERS.run(product_kernel(True, 2, False), nothing.ctypes.data, 2)
 os._exit(7)
 """
 
