@@ -37,9 +37,14 @@ class Code:
         self._function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_POINTER]), "run")
         self.b = ir.IRBuilder(self._function.append_basic_block())
 
-    def intrinsic(self, name: str, result: Any, *given: Any) -> Any:
-        """Return one of LLVM's own functions."""
+    def function(self, name: str, result: Any, *given: Any) -> Any:
+        """Return a function of LLVM's or of the system's."""
         return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(result, given), name)
+
+    def call(self, function: Any, words: Any) -> None:
+        """Call a function such as this one, given its address and that of its words, each as a word."""
+        kind = ir.FunctionType(ir.VoidType(), [_POINTER])
+        self.b.call(self.b.inttoptr(function, kind.as_pointer()), [self.b.inttoptr(words, _POINTER)])
 
     def word(self, index: int) -> Int:
         """Return one of the argument's words."""
@@ -184,12 +189,12 @@ class Code:
 
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
         """Return a · b + c, rounded once."""
-        fma = self.intrinsic(f"llvm.fma.v{self.lanes}f32", self.vector, *[self.vector] * 3)
+        fma = self.function(f"llvm.fma.v{self.lanes}f32", self.vector, *[self.vector] * 3)
         return Vector(self, self.b.call(fma, [a.value, b.value, c.value]))
 
     def sqrt(self, x: Vector) -> Vector:
         """Return the square roots."""
-        sqrt = self.intrinsic(f"llvm.sqrt.v{self.lanes}f32", self.vector, self.vector)
+        sqrt = self.function(f"llvm.sqrt.v{self.lanes}f32", self.vector, self.vector)
         return Vector(self, self.b.call(sqrt, [x.value]))
 
     def finish(self) -> bytes:

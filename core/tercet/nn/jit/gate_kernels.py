@@ -13,7 +13,7 @@ from llvmlite import ir
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.waiting import wait_while
 
-_WORD, _POINTER = ir.IntType(64), ir.PointerType()
+_WORD = ir.IntType(64)
 _ZERO, _ONE = (ir.Constant(_WORD, number) for number in (0, 1))
 
 
@@ -72,7 +72,7 @@ def lead_kernel(code: Code) -> None:
     for place, at in ((gate.function, word.function), (gate.words, word.words), (gate.wanted, word.wanted)):
         b.store(code.word(at).value, place)
     b.atomic_rmw("add", gate.state, _ONE, "seq_cst")
-    _call(code, code.place(word.function), code.place(word.words))
+    code.call(code.word(word.function).value, code.word(word.words).value)
     b.atomic_rmw("add", gate.state, _ONE, "seq_cst")
     wait_while(code, lambda: b.icmp_signed("!=", _look(code, gate.inside), _ZERO))
 
@@ -93,7 +93,7 @@ def help_kernel(code: Code) -> None:
     with code.when(b.icmp_signed("<", code.word(word.place).value, b.load(gate.wanted, typ=_WORD))):
         b.atomic_rmw("add", gate.inside, _ONE, "seq_cst")
         with code.when(b.icmp_signed("==", _look(code, gate.state), state)):  # or it was closed, or is another's
-            _call(code, gate.function, gate.words)
+            code.call(*(b.load(place, typ=_WORD) for place in (gate.function, gate.words)))
         b.atomic_rmw("sub", gate.inside, _ONE, "seq_cst")
     b.branch(head)
     b.position_at_end(after)
@@ -113,10 +113,3 @@ def _is_news(code: Code, state: Any, seen: Any) -> Any:
     """Return whether the gate is open in this state, and has not been seen so."""
     b = code.b
     return b.and_(b.trunc(state, ir.IntType(1)), b.icmp_signed("!=", state, b.load(seen, typ=_WORD)))
-
-
-def _call(code: Code, function: Any, words: Any) -> None:
-    """Call the function whose address is at one place with the address that is at another."""
-    b, kind = code.b, ir.FunctionType(ir.VoidType(), [_POINTER])
-    called = b.inttoptr(b.load(function, typ=_WORD), kind.as_pointer())
-    b.call(called, [b.load(words, typ=_POINTER)])

@@ -39,7 +39,7 @@ def add_product(x: Vector, weight: Vector, total: Vector) -> Vector:
     """Return each lane's sum with the products of its pairs added."""
     code, b = x.code, x.code.b
     pairs = ir.VectorType(_SHORT, 2 * code.lanes)
-    multiply = code.intrinsic(_MULTIPLY[code.lanes], code.integers, pairs, pairs)
+    multiply = code.function(_MULTIPLY[code.lanes], code.integers, pairs, pairs)
     product = b.call(multiply, [b.bitcast(x.value, pairs), b.bitcast(weight.value, pairs)])
     return Vector(code, b.bitcast(b.add(product, b.bitcast(total.value, code.integers)), code.vector))
 

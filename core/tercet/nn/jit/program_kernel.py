@@ -61,11 +61,9 @@ def program_kernel(code: Code) -> None:
     """Write the program."""
     word = ProgramWords(*range(len(ProgramWords._fields)))
     steps = code.words(word.steps)
-    kind = ir.FunctionType(ir.VoidType(), [_POINTER])
     with code.loop(code.word(word.functions)) as step:
         function, words, units = (steps(step * 3 + i) for i in range(3))
-        called = code.b.inttoptr(function.value, kind.as_pointer())
-        code.b.call(called, [code.b.inttoptr(words.value, _POINTER)])
+        code.call(function.value, words.value)
         _wait(code, units)
 
 

@@ -216,7 +216,7 @@ class Memory:
         """
         read, into_second_cache, data = (ir.Constant(INT, flag) for flag in (0, 2, 1))
         place = self._place(offset, FLOAT)
-        prefetch = self.code.intrinsic("llvm.prefetch.p0", ir.VoidType(), place.type, INT, INT, INT)
+        prefetch = self.code.function("llvm.prefetch.p0", ir.VoidType(), place.type, INT, INT, INT)
         self.code.b.call(prefetch, [place, read, into_second_cache, data])
 
     def _place(self, offset: int | Int, kind: Any) -> Any:

@@ -51,15 +51,10 @@ def _pause(code: Code) -> None:
     """Let the core's other thread have it for a moment."""
     x86 = code.lanes > 4
     name, arguments = ("llvm.x86.sse2.pause", []) if x86 else ("llvm.aarch64.hint", [ir.Constant(INT, 1)])
-    code.b.call(_function(code, name, ir.VoidType(), [argument.type for argument in arguments]), arguments)
+    code.b.call(code.function(name, ir.VoidType(), *(argument.type for argument in arguments)), arguments)
 
 
 def _yield(code: Code) -> None:
     """Let another thread have the core, where the system has a way to say so."""
     if hasattr(os, "sched_yield"):
-        code.b.call(_function(code, "sched_yield", INT, []), [])
-
-
-def _function(code: Code, name: str, returns: Any, takes: list[Any]) -> Any:
-    known = code.module.globals.get(name)
-    return known or ir.Function(code.module, ir.FunctionType(returns, takes), name)
+        code.b.call(code.function("sched_yield", INT), [])
