@@ -98,6 +98,12 @@ def test_bfloat16_keeps_the_direction(tmp_path: Path) -> None:
     assert torch.cosine_similarity(ours, mean(reference.states(sequences), batch)).min() >= 0.999
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_weights_are_not_rounded(dtype: torch.dtype, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"AlbertModel runs by transformers.* use float32 or bfloat16"):
+        _opened(_save("AlbertModel", ALBERT, tmp_path), dtype)
+
+
 def test_tokens_past_the_attended_ones_are_not_seen(tmp_path: Path) -> None:
     reference = _save("AlbertModel", ALBERT, tmp_path)
     (sequence,) = draw_sequences(reference.config, [12])
