@@ -219,19 +219,9 @@ async def test_every_field_with_every_wrong_type(client, endpoint):
 
 @in_a_loop
 @each_endpoint
-@pytest.mark.parametrize("size", [LONG // 50, pytest.param(LONG // 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [LONG // 50, pytest.param(LONG, marks=pytest.mark.slow)])
 async def test_long_strings(client, endpoint, size):
-    await long_strings(client, endpoint, size)
-
-
-@in_a_loop
-@pytest.mark.slow
-async def test_the_longest_strings(client):
-    await long_strings(client, next(each for each in WITH_BODY if each.path == "/v1/encode/{model}"), LONG)
-
-
-async def long_strings(client, endpoint, size):
-    """Send one at a time, words and one endless word; what is read of them is cut, what is a name is refused."""
+    """One at a time, words and one endless word; what is read of them is cut, what is a name is refused."""
     good, long = GOOD[endpoint.path], ("word " * (size // 5), "a" * size)
     texts = [place for place in places(good) if isinstance(value_at(good, place), str)]
     for i, place in enumerate(texts):
