@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from support.reference import MILD_STD, draw_sequences, load_family, save_reference
+from tercet.engine.device import open_device
 from tercet.models.registry import Backbone, families
 from tercet.nn import compiled_rows, helpers, programs
 from tercet.nn.batch import PackedBatch, TokenSequence
@@ -25,7 +26,7 @@ from tercet.nn.jit.product_kernel import panels_shape
 from tercet.nn.linear import Linear, prepare
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
-from tercet.nn.programs import MOST_TOKENS, UntraceableError, traced
+from tercet.nn.programs import MOST_SEQUENCES, MOST_TOKENS, UntraceableError, traced
 from tercet.nn.team import compute_with, noted
 
 if vector_shape() is None:
@@ -34,7 +35,16 @@ if vector_shape() is None:
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512}
 # By functions of our own alone.
 FAMILIES = {"Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert", "NomicBert", "Gte", "Qwen2", "Qwen3"}
-LENGTHS = [[1], [5], [12], [3, 40, 1, 12], [200, 100, 300], [7] * 60, [MOST_TOKENS - 700, 400, 300]]
+LENGTHS = [
+    [1],
+    [5],
+    [12],
+    [3, 40, 1, 12],
+    [200, 100, 300],
+    [7] * 60,
+    [MOST_TOKENS - 700, 400, 300],
+    [1] * MOST_SEQUENCES,
+]
 
 
 @pytest.fixture(params=[1, 2])
@@ -167,9 +177,10 @@ def test_results_are_the_callers(model: Model) -> None:
 
 def test_a_row_that_a_table_lacks_is_an_error(bert: Backbone) -> None:
     wrong = {
-        "token id 128 is beyond its table of 128 rows": TokenSequence(np.array([3, 128])),
-        "position 512 is beyond its table of 512 rows": TokenSequence(np.full(513, 3)),
-        "token type 2 is beyond its table of 2 rows": TokenSequence(np.array([3, 4]), token_types=np.array([0, 2])),
+        "token id 128 is not in its table of 128 rows": TokenSequence(np.array([3, 128])),
+        "token id -1 is not in its table of 128 rows": TokenSequence(np.array([-1, 127])),
+        "position 512 is not in its table of 512 rows": TokenSequence(np.full(513, 3)),
+        "token type 2 is not in its table of 2 rows": TokenSequence(np.array([3, 4]), token_types=np.array([0, 2])),
     }
     with torch.inference_mode():
         program = traced(bert, [])
@@ -195,7 +206,7 @@ def test_threads_have_programs_of_their_own(model: Model) -> None:
     assert len(set(model.programs._made.values())) == 3
 
 
-def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_long_text(tmp_path: Path) -> None:
+def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_large_batch(tmp_path: Path) -> None:
     family = families()["BertModel"]
     settings = {**family.tiny, **WIDE, "max_position_embeddings": 2048}
     reference = save_reference("BertModel", settings, tmp_path, std=MILD_STD)
@@ -209,6 +220,13 @@ def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_long_text(tmp_p
             assert (made.run(batch, {}) is not None) is made.wanted
         assert made.run(PackedBatch.of(draw([MOST_TOKENS])), {}) is not None
         assert made.run(PackedBatch.of(draw([MOST_TOKENS + 1])), {}) is None
+        assert made.run(PackedBatch.of(draw([1] * MOST_SEQUENCES)), {}) is not None
+        assert made.run(PackedBatch.of(draw([1] * (MOST_SEQUENCES + 1))), {}) is None
+
+
+def test_an_engine_makes_no_batch_that_is_too_large() -> None:
+    device = open_device("cpu", "float32", None)
+    assert device.max_batch_tokens <= min(MOST_TOKENS, MOST_SEQUENCES)
 
 
 def test_none_by_a_librarys_products(bert: Backbone) -> None:

@@ -246,7 +246,8 @@ def _arrays(sequences: Sequence[TokenSequence]) -> Arrays:
 
 
 def _largest(numbers: Tensor) -> int:
-    return int(numbers.numpy().max())
+    """Return the largest number, or one below 0 if there is any: as a row of a table that is no less wrong."""
+    return int(numbers.numpy().view(np.uint64).max().view(np.int64))
 
 
 def _types(sequence: TokenSequence) -> NDArray[np.int64]:

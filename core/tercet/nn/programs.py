@@ -32,9 +32,9 @@ from tercet.nn.linear import Linear
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
 from tercet.nn.team import Step, noted
 
-# Of a batch; an engine makes none with more tokens in float32 on a CPU, unless of one sequence. Primes: so many rows of
-# a step are the batch's tokens, or its sequences, and not by chance something else.
-MOST_TOKENS, _SEQUENCES = 1_031, 1_021
+# Of a batch; in float32 on a CPU an engine makes none with more than 1,024 of either, unless of one sequence.
+# Primes: so many rows of a step are the batch's tokens, or its sequences, and not by chance something else.
+MOST_TOKENS, MOST_SEQUENCES = 1_039, 1_031
 _ALLOCATIONS = {torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like}
 
 Read = Callable[[Tensor, PackedBatch], Tensor]  # states (T, H) → what a head makes of them
@@ -67,7 +67,9 @@ class Programs:
             batch: of any device.
             heads: by name, and how each is asked.
         """
-        if not self.wanted or len(batch.input_ids) > MOST_TOKENS or batch.input_ids.device.type != "cpu":
+        if not self.wanted or batch.input_ids.device.type != "cpu":
+            return None
+        if len(batch.input_ids) > MOST_TOKENS or len(batch.sequences) > MOST_SEQUENCES:
             return None
         key = own_seat(), tuple(heads)
         if key not in self._made:
@@ -103,7 +105,7 @@ class Result(NamedTuple):
 
 
 class Program:
-    """A pass over any batch of at most `MOST_TOKENS`.
+    """A pass over any batch of at most `MOST_TOKENS` and `MOST_SEQUENCES`.
 
     Args:
         steps: its functions, and what they were given for another batch.
@@ -119,7 +121,7 @@ class Program:
         self._functions = [function for function, _ in steps]  # which hold their code
         self._lookups = [words for _, words in steps if isinstance(words, EmbedWords)]
         self._panels = max(getattr(words, "panels", 1) for _, words in steps)
-        self._results = [Result(len(result) == _SEQUENCES, result.shape[1]) for result in results]
+        self._results = [Result(len(result) == MOST_SEQUENCES, result.shape[1]) for result in results]
         calls = [words for _, words in steps]
         longest = max(len(words._fields) for words in calls)
         self._words = np.array([[*words, *[0] * (longest - len(words._fields))] for words in calls])
@@ -144,7 +146,7 @@ class Program:
     def _links(self, row: int, words: Words) -> Iterator[tuple[int, int, int]]:
         """Yield the links of a step's words to a batch, and those that make it begin anew."""
         for name, source, factor in LINKS[type(words)]:
-            source = BY_SEQUENCE.get(source, source) if getattr(words, "rows", None) == _SEQUENCES else source
+            source = BY_SEQUENCE.get(source, source) if getattr(words, "rows", None) == MOST_SEQUENCES else source
             times = 1 if factor is None else getattr(words, factor)
             yield self._address(row, words._fields.index(name)), Given._fields.index(source), times
         for name in ("next", "done"):
@@ -192,14 +194,14 @@ def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
     Raises:
         HostShapeError, UntraceableError: there is none that would hold for other batches.
     """
-    ones = [TokenSequence(np.zeros(1, np.int64))] * (_SEQUENCES - 1)
+    ones = [TokenSequence(np.zeros(1, np.int64))] * (MOST_SEQUENCES - 1)
     batch = _AnyBatch.of([*ones, TokenSequence(np.zeros(MOST_TOKENS - len(ones), np.int64))])
     arena = own_seat()
     with noted() as steps, _Tracing(arena):
         states = backbone(batch)
         results = [read(states, batch) for read in reads] or [states]
     for _, words in steps:
-        if type(words) not in LINKS or getattr(words, "rows", MOST_TOKENS) not in (MOST_TOKENS, _SEQUENCES):
+        if type(words) not in LINKS or getattr(words, "rows", MOST_TOKENS) not in (MOST_TOKENS, MOST_SEQUENCES):
             raise UntraceableError("some rows are not the batch's, or a function cannot be told of another batch")
     return Program(steps, results, arena)
 
@@ -210,7 +212,7 @@ class _AnyBatch(ShapelessBatch):
     @property
     def extents(self) -> Any:
         """Of so many sequences, and nothing more."""
-        return np.zeros((_SEQUENCES, 3), np.int64)
+        return np.zeros((MOST_SEQUENCES, 3), np.int64)
 
     pooled_spans = extents
 

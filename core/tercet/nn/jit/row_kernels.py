@@ -106,11 +106,11 @@ class EmbedWords(NamedTuple):
     done: int = 0
 
     def check(self, asked: Lookups) -> None:
-        """Raise IndexError if a batch asks for a row that a table does not have."""
+        """Raise IndexError if a batch asks for a row that a table lacks: the kernel would read whatever lies there."""
         most = {"token id": asked.largest_id, "position": asked.largest_position, "token type": asked.largest_kind}
         for (what, largest), rows in zip(most.items(), (self.words, self.places, self.types), strict=True):
-            if largest >= rows > 0:
-                raise IndexError(f"{what} {largest} is beyond its table of {rows} rows")
+            if rows and not 0 <= largest < rows:
+                raise IndexError(f"{what} {largest} is not in its table of {rows} rows")
 
 
 _NORM = NormWords(*range(len(NormWords._fields)))  # where each is

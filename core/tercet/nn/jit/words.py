@@ -38,7 +38,7 @@ class Lookups(NamedTuple):
         tokens: T.
         ids, positions: addresses of (T,) int64.
         kinds: address of the token types, or of one 0 for all, with a `kinds_step` of 0 instead of 1.
-        largest_id, largest_position, largest_kind: of those.
+        largest_id, largest_position, largest_kind: of those, or one below 0.
     """
 
     tokens: int
