@@ -153,6 +153,11 @@ class EngineClosedError(TercetError):
 
     status, code, retryable = 503, "shutting_down", True
 
+    def __init__(
+        self, message: str = "the engine is closed; make a new Engine", *, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+
 
 class DeadlineExceededError(TercetError):
     """The call's `timeout_s` ran out before its result was complete."""

@@ -17,6 +17,7 @@ from tercet.checkpoints.checkpoint import Checkpoint
 from tercet.checkpoints.spec import ModelSpec
 from tercet.deadline import Deadline
 from tercet.engine.device import Device
+from tercet.engine.guests import Guests
 from tercet.engine.lease import Lease, Resident
 from tercet.engine.requests import scorings
 from tercet.engine.residency import Residency
@@ -51,10 +52,11 @@ class Catalogue:
         open_model: reads a model's description and tokeniser; may download.
         device: where weights will go.
         residency: keeps the records.
+        guests: among which are the threads that open models.
     """
 
-    def __init__(self, open_model: Open, device: Device, residency: Residency) -> None:
-        self._open_model, self._device, self._residency = open_model, device, residency
+    def __init__(self, open_model: Open, device: Device, residency: Residency, guests: Guests) -> None:
+        self._open_model, self._device, self._residency, self._guests = open_model, device, residency, guests
         self._opening: dict[str, Future[Opened]] = {}
         self._failed_at: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -163,7 +165,9 @@ class Catalogue:
 
     def _run(self, model: str, future: Future[Opened]) -> None:
         try:
-            future.set_result(self._open(model))
+            with self._guests:
+                opened = self._open(model)
+            future.set_result(opened)
         except BaseException as error:
             with self._lock:
                 self._failed_at[model] = time.monotonic()

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
 
-import numpy as np
-
-from tercet.engine.batch_run import Outcome, Rows, run_batch
+from tercet.engine.batch_run import Outcome, run_batch
 from tercet.engine.calls import Call
 from tercet.engine.crew import Crew
+from tercet.engine.delivery import deliver
 from tercet.engine.device import Device
 from tercet.engine.events import BatchEvent, Observers, OutOfMemoryEvent
+from tercet.engine.guests import Guests
 from tercet.engine.queue import BatchKey, BatchQueue, Lane, Work, by_call
 from tercet.engine.residency import Residency
 from tercet.engine.schedule import Batch, Schedule
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _RATE_SMOOTHING = 0.2
 _RETRY_AFTER_S = (0.1, 60.0)
+_FAREWELL_S = 2.0  # that guests may take: one may be fetching a model for minutes
 
 
 class Dispatcher:
@@ -42,6 +42,9 @@ class Dispatcher:
         pool: where the rows of bulk work are handed back, off the device's threads.
         max_queue_tokens: new calls are refused while more tokens than this would wait.
         observers: told of batches, and of those that do not fit into memory.
+
+    Attributes:
+        guests: other threads that tokenise or compute, for which `close` waits.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Dispatcher:
         self._residency = residency
         self._pool = pool
         self._observers = observers if observers is not None else Observers()
+        self.guests = Guests()
         self._crew = Crew(device.workers)
         self._seat: Seat | None = None  # the first worker's, which runs nothing beside a wide batch
         self._lock = self._crew.lock
@@ -108,7 +112,7 @@ class Dispatcher:
             EngineClosedError: the engine is closing.
         """
         if self._closing:
-            raise EngineClosedError("the engine is closed; make a new Engine")
+            raise EngineClosedError()
         waiting = self._queue.tokens
         if waiting and waiting + tokens > self.max_queue_tokens:
             raise OverloadedError(
@@ -139,17 +143,18 @@ class Dispatcher:
         It spares two changes of thread. Only a program needs none of the threads that torch keeps for each thread that
         computes with several cores (`nn/team.py`).
         """
-        with self._lock:
-            batch = None if self._stopped or self._seat is None else self._schedule.start_alone(self._seat)
-            if batch is None and self._queue.tokens and not self._schedule.is_full:
-                self._crew.wake()
-        if batch is None or not batch.works or self._seat is None:
-            return
-        try:
-            with seated(self._seat, batch.cores):
-                self._run(batch, here=True)
-        except Exception:
-            log.exception("a batch failed outside its model; its calls know")
+        with self.guests:
+            with self._lock:
+                batch = None if self._stopped or self._seat is None else self._schedule.start_alone(self._seat)
+                if batch is None and self._queue.tokens and not self._schedule.is_full:
+                    self._crew.wake()
+            if batch is None or not batch.works or self._seat is None:
+                return
+            try:
+                with seated(self._seat, batch.cores):
+                    self._run(batch, here=True)
+            except Exception:
+                log.exception("a batch failed outside its model; its calls know")
 
     def close(self, drain_s: float) -> None:
         """Refuse new calls, give the admitted ones `drain_s` to finish, fail the rest, and stop the threads."""
@@ -165,6 +170,7 @@ class Dispatcher:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self.guests.leave(_FAREWELL_S)
 
     def _forget(self, call: Call) -> None:
         with self._lock:
@@ -226,10 +232,7 @@ class Dispatcher:
                 # Before its callers know, so that what they ask for next finds no batch under way and no lease held.
                 self._end(batch, seconds)
             for works, rows in parts:
-                if batch.key.lane is Lane.BULK:
-                    self._pool.submit(_hand_back, works, rows)
-                else:
-                    _hand_back(works, rows)
+                deliver(works, rows, self._pool if batch.key.lane is Lane.BULK else None)
         except BaseException as error:
             for call, _ in by_call(batch.works):
                 call.fail(TercetError(f"the batch was lost: {type(error).__name__}: {error}"))
@@ -273,22 +276,3 @@ class Dispatcher:
     def _retry_after_s(self, waiting: int) -> float:
         low, high = _RETRY_AFTER_S
         return min(max(waiting / self.tokens_per_s if self.tokens_per_s else 1.0, low), high)
-
-
-def _hand_back(works: Sequence[Work], rows: Rows | Exception) -> None:
-    """Give each call its rows, or the error; a call that cannot take its rows fails alone."""
-    for call, positions in by_call(works):
-        if isinstance(rows, Exception):
-            call.fail(rows)
-            continue
-        try:
-            own = {name: _picked(column, positions) for name, column in rows.items()}
-            call.deliver([works[i].index for i in positions], own)
-        except Exception as error:
-            call.fail(error)
-
-
-def _picked(column: Sequence[Any], positions: list[int]) -> Sequence[Any]:
-    if len(positions) == len(column):
-        return column
-    return column[positions] if isinstance(column, np.ndarray) else [column[i] for i in positions]

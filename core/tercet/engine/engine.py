@@ -102,7 +102,7 @@ class Engine:
         self._launch = Launch(self._dispatcher, self.device.max_batch_tokens, self._pool)
         directory = Path(cache_dir) if cache_dir else None
         opener = partial(open_checkpoint, allow_download=allow_download, cache_dir=directory)
-        self._catalogue = Catalogue(opener, self.device, self._residency)
+        self._catalogue = Catalogue(opener, self.device, self._residency, self._dispatcher.guests)
         self._shutdown = Shutdown(self._dispatcher, self._residency, self._pool)
         # Threads hold none of these through the engine, so an engine that is dropped without close() still stops.
         self._stop = weakref.finalize(self, self._shutdown)

@@ -132,7 +132,8 @@ class Launch:
 
     def _start(self, columns: Columns, size: int, prepare: Prepare, key: BatchKey, here: bool) -> Call:
         call = Call(size, columns, here=here)
-        Feed(call, prepare, key, self._dispatcher, self._max_batch_tokens, self._pool).start()
+        with self._dispatcher.guests:
+            Feed(call, prepare, key, self._dispatcher, self._max_batch_tokens, self._pool).start()
         return call
 
 

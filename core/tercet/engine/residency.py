@@ -126,7 +126,7 @@ class Residency:
 
     def _refusal(self, resident: Resident) -> TercetError | None:
         if self._closed:
-            return EngineClosedError("the engine is closed; make a new Engine")
+            return EngineClosedError()
         if resident.state == "failed" and time.monotonic() < resident.retry_at:
             return resident.error
         return None

@@ -64,18 +64,22 @@ class Settler:
         self._tasks: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def put(self, task: Callable[[], object]) -> None:
-        """Have the task done after those before it."""
-        self._tasks.put(task)
+        """Have the task done after those before it; never, once it has been stopped."""
         with self._lock:
+            if self._stopped:
+                return
+            self._tasks.put(task)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="tercet-settling", daemon=True)
                 self._thread.start()
-                atexit.register(self.stop)
 
     def stop(self) -> None:
         """Drop what waits, and return when the thread has ended."""
+        with self._lock:
+            self._stopped = True
         try:
             while True:
                 self._tasks.get_nowait()
@@ -93,3 +97,4 @@ class Settler:
 
 
 SETTLER = Settler()
+atexit.register(SETTLER.stop)  # now: what is registered while a process ends is never called

@@ -1,0 +1,92 @@
+"""The end of a process amid work for an engine on daemon threads: neither an abort nor a word, and soon."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from support.tiny_models import save_bert
+from tercet.engine.guests import Guests
+from tercet.errors import EngineClosedError
+
+# Each defines what a daemon thread does, and sets `begun` when the process is to end.
+OPENING = """
+from tercet.checkpoints import load
+measure = load.size_bytes
+def measured(*given):
+    begun.set()
+    return [measure(*given) for _ in range(30)][-1]
+load.size_bytes = measured
+def work():
+    engine.encode(model, "hello world")
+"""
+QUERIES = """
+def work():
+    for count in range(1_000_000):
+        engine.encode(model, f"hello world {count}")
+        if count == 30:
+            begun.set()
+"""
+BULK = """
+def work():
+    engine.encode(model, ["hello world " * 20] * 50_000, progress=lambda done, size: done and begun.set())
+"""
+SETTLING = """
+def work():
+    engine.encode(model, ["hello world " * 20] * 50)
+    begun.set()
+"""
+PROCESS = """
+import sys, threading, time
+from tercet import Engine
+model, begun = sys.argv[1], threading.Event()
+engine = Engine("cpu", "float32")
+{work}
+def quietly():
+    try:
+        work()
+    except Exception:  # the engine is closed
+        pass
+for _ in range(3):
+    threading.Thread(target=quietly, daemon=True).start()
+assert begun.wait(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("exit")
+    save_bert(folder, hidden_size=256, num_hidden_layers=6, num_attention_heads=4, intermediate_size=1024)
+    return str(folder)
+
+
+@pytest.mark.parametrize("work", [OPENING, QUERIES, BULK, SETTLING], ids=["opening", "queries", "bulk", "settling"])
+def test_a_process_ends_amid_work(model: str, work: str) -> None:
+    program = PROCESS.format(work=work)
+    ended = subprocess.run([sys.executable, "-c", program, model], capture_output=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr.decode(), ended.stdout) == (0, "", b"")
+
+
+def test_the_last_guest_is_waited_for_and_none_comes_in_after() -> None:
+    guests, inside, go_on = Guests(), threading.Event(), threading.Event()
+
+    def visit() -> None:
+        with guests:
+            with guests:
+                inside.set()
+            go_on.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        visitor = pool.submit(visit)
+        assert inside.wait(30)
+        with guests:  # who waits does not wait for itself
+            assert not guests.leave(0.05)
+        go_on.set()
+        assert guests.leave(30)
+        visitor.result(30)
+    with pytest.raises(EngineClosedError, match="make a new Engine"), guests:
+        pass
