@@ -327,6 +327,20 @@ def test_a_closed_engine_refuses_and_stops_its_threads(model):
     assert threading.active_count() <= before + 1
 
 
+def test_a_close_that_is_interrupted_is_taken_up_when_the_process_ends(model, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    engine = Engine(precision="float32")
+    engine.encode(model, "x")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(engine._residency, "close", interrupted)
+        engine.close()
+    assert engine._stop.alive
+    engine._stop()  # as at the end of a process
+    assert not engine._residency._thread.is_alive()
+
+
 def test_an_engine_that_is_forgotten_stops_by_itself(model):
     engine = Engine(precision="float32")
     engine.encode(model, "x")

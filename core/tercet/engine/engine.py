@@ -248,8 +248,8 @@ class Engine:
 
     def close(self, drain_s: float = 10.0) -> None:
         """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything."""
-        self._stop.detach()
         self._shutdown(drain_s)
+        self._stop.detach()  # only now: one that is interrupted is taken up when the process ends
 
     def __enter__(self) -> Self:
         return self
