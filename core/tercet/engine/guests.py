@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 
 from tercet.errors import EngineClosedError
 
@@ -16,8 +15,8 @@ class Guests:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: Counter[int] = Counter()  # threads by their ids; one comes in again from a callback
+        self._changed = threading.Condition(threading.Lock())
+        self._inside: dict[int, int] = {}  # how often each thread has come in: again, from a callback
         self._closed = False
 
     def __enter__(self) -> None:
@@ -29,15 +28,18 @@ class Guests:
         with self._changed:
             if self._closed:
                 raise EngineClosedError()
-            self._inside[threading.get_ident()] += 1
+            own = threading.get_ident()
+            self._inside[own] = self._inside.get(own, 0) + 1
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
             own = threading.get_ident()
-            self._inside[own] -= 1
-            if not self._inside[own]:
-                del self._inside[own]
-            self._changed.notify_all()
+            if self._inside[own] > 1:
+                self._inside[own] -= 1
+                return
+            del self._inside[own]
+            if self._closed:
+                self._changed.notify_all()
 
     def leave(self, seconds: float) -> bool:
         """Let nobody in, and wait, so long at most, until all but the calling thread have left; return whether so."""
