@@ -1,5 +1,6 @@
 """Settings of the whole suite."""
 
+import gc
 import signal
 from collections import Counter
 
@@ -21,3 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     shared = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if shared:
         raise pytest.UsageError(f"Several tests have one id: {', '.join(shared)}. Give each its own.")
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over the thousands of tests and modules, which all stay: a tenth of the time."""
+    gc.collect()
+    gc.freeze()

@@ -64,7 +64,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("work", [OPENING, QUERIES, BULK, SETTLING], ids=["opening", "queries", "bulk", "settling"])
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(OPENING, id="opening"),
+        pytest.param(QUERIES, id="queries", marks=pytest.mark.slow),
+        pytest.param(BULK, id="bulk", marks=pytest.mark.slow),
+        pytest.param(SETTLING, id="settling", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_ends_amid_work(model: str, work: str) -> None:
     program = PROCESS.format(work=work)
     ended = subprocess.run([sys.executable, "-c", program, model], capture_output=True, timeout=120, check=False)
