@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -77,6 +78,30 @@ def test_a_process_ends_amid_work(model: str, work: str) -> None:
     program = PROCESS.format(work=work)
     ended = subprocess.run([sys.executable, "-c", program, model], capture_output=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr.decode(), ended.stdout) == (0, "", b"")
+
+
+FORKED = """
+import os, sys
+from tercet import Engine, EngineClosedError
+engine = Engine("cpu", "float32")
+engine.encode(sys.argv[1], ["hello world"] * 5)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for ask, *given in (engine.encode, sys.argv[1], "hello"), (engine.load, sys.argv[1]), (engine.encode, "bm25", "a"):
+    try:
+        ask(*given)
+    except EngineClosedError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_that_the_engine_is_not_its_own(model: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKED, model], capture_output=True, timeout=120, check=False, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [line.partition("; ")[2] for line in ended.stdout.splitlines()] == ["make an Engine in each process"] * 3
 
 
 def test_the_last_guest_is_waited_for_and_none_comes_in_after() -> None:

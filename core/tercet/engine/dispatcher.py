@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -73,6 +74,7 @@ class Dispatcher:
         self._schedule = Schedule(device, self._queue, self._turns)
         self._calls: set[Call] = set()
         self._closing = self._stopped = False
+        self._process = os.getpid()
         self._threads = [
             threading.Thread(target=self._serve, args=(i, device.lane()), name=f"tercet-worker-{i}", daemon=True)
             for i in range(device.workers)
@@ -84,6 +86,11 @@ class Dispatcher:
     def alive(self) -> bool:
         """Whether every worker thread runs."""
         return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the threads are those of another process, which this one was forked from."""
+        return os.getpid() != self._process
 
     @property
     def queued_tokens(self) -> int:
@@ -109,8 +116,13 @@ class Dispatcher:
 
         Raises:
             OverloadedError: the queue is full; `retry_after_s` says when there should be room.
-            EngineClosedError: the engine is closing.
+            EngineClosedError: the engine is closing, or another process's.
         """
+        if self.elsewhere:
+            raise EngineClosedError(
+                f"this engine is process {self._process}'s, from which {os.getpid()} was forked without its threads; "
+                "make an Engine in each process"
+            )
         if self._closing:
             raise EngineClosedError()
         waiting = self._queue.tokens

@@ -19,6 +19,8 @@ class Shutdown:
 
     def __call__(self, drain_s: float = 0.0) -> None:
         """Refuse new calls, let running ones finish for up to `drain_s` seconds, then free everything."""
+        if self._dispatcher.elsewhere:  # locks are as they were when this process was forked
+            return
         with self._lock:
             if not self._done:
                 self._dispatcher.close(drain_s)
