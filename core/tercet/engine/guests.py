@@ -15,7 +15,7 @@ class Guests:
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()  # reentrant, as a signal may close the engine here
         self._inside: dict[int, int] = {}  # how often each thread has come in: again, from a callback
         self._closed = False
 
