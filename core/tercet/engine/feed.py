@@ -11,6 +11,7 @@ from tercet.checkpoints.checkpoint import Prepared, Ready
 from tercet.engine.calls import Call
 from tercet.engine.dispatcher import Dispatcher
 from tercet.engine.queue import BatchKey, Work
+from tercet.errors import EngineClosedError
 
 Prepare = Callable[[int, int], list[Prepared]]
 
@@ -57,7 +58,10 @@ class Feed:
 
     def _on_room(self) -> None:
         if self._wants_more():
-            self._pool.submit(self._pump)
+            try:
+                self._pool.submit(self._pump)
+            except RuntimeError:  # as the process ends, before the engine hears of it
+                self._call.fail(EngineClosedError())
 
     def _wants_more(self) -> bool:
         call = self._call
