@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Mount
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from tercet.engine.engine import Engine
 from tercet_server import admin, health, openapi, playground, status
@@ -58,24 +57,31 @@ def create_app(
         engine.observers.remove(service.metrics.on_event)
 
     told = (service.metrics.on_exchange, *observers)
-    app = Starlette(
-        routes=[Mount("/", Gateway(service, Routes(endpoints()), native.DIALECT, told))],
-        middleware=_middleware(settings),
-        lifespan=lifespan,
-    )
+    gateway = Gateway(service, Routes(endpoints()), native.DIALECT, told)
+    app = _App(_for_pages(gateway, settings), lifespan)
     app.state.service = service
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+class _App(Starlette):
+    """Starlette begins and ends it; requests pass its layers by, which know nothing that the gateway does not."""
+
+    def __init__(self, gateway: ASGIApp, lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(lifespan=lifespan)
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (super().__call__ if scope["type"] == "lifespan" else self._gateway)(scope, receive, send)
+
+
+def _for_pages(gateway: ASGIApp, settings: Settings) -> ASGIApp:
+    """Return the gateway as pages of the origins in the settings may use it."""
     if not settings.cors_origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=_EXPOSED,
-        )
-    ]
+        return gateway
+    return CORSMiddleware(
+        gateway,
+        allow_origins=list(settings.cors_origins),
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+    )

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-
 from tercet.errors import AuthenticationError, ForbiddenError, InvalidInputError
-from tercet_server.endpoint import Scope
+from tercet_server.endpoint import Headers, Scope
 from tercet_server.settings import Settings
 
 _SHORTEST_KEY = 8

@@ -11,13 +11,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import orjson
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 
 from tercet.deadline import Deadline
 from tercet.errors import DeadlineExceededError, InvalidInputError, TercetError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tercet_server.service import Service
 
 B = TypeVar("B")
+
+Headers = Mapping[str, str]  # by name, in lower case
 
 Scope = Literal["public", "read", "admin"]
 JSON = "application/json"
@@ -228,14 +230,19 @@ def to_json(body: Any) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        values = ((name, getattr(value, name)) for name in value.__struct_fields__)
-        names = dict(zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True))
-        return {names[name]: item for name, item in values if item is not msgspec.UNSET}
+        names = _names(type(value))
+        return {shown: item for name, shown in names if (item := getattr(value, name)) is not msgspec.UNSET}
     if isinstance(value, np.ndarray):
         return value.tolist()  # orjson takes contiguous arrays alone
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+@cache
+def _names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
+    """Return each field's name in Python and in JSON."""
+    return tuple(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
 
 
 def media_type(headers: Headers) -> str:

@@ -7,27 +7,27 @@ words, headers. A caller that goes away takes its work with it.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
+import random
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from tercet.deadline import Deadline
 from tercet.errors import AuthenticationError, MethodNotAllowedError, TercetError, TransportError
 from tercet_server.auth import check_origin, key_in
-from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, request_id, request_timeout_s
+from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, Headers, request_id, request_timeout_s
 from tercet_server.limits import read_body, retry_after
 from tercet_server.routes import Match, Routes
 from tercet_server.service import Service
 
 log = logging.getLogger(__name__)
 
+_NO_QUERY = QueryParams()
 CLIENT_GONE = 499  # what proxies write into their logs for a caller that did not wait; never sent
 
 
@@ -86,9 +86,9 @@ class Gateway:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        headers = Headers(scope=scope)
+        headers = _headers(scope)
         path = scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1") or scope["path"]
-        fresh = request_id(headers, lambda: uuid.uuid4().hex)
+        fresh = request_id(headers, _fresh_id)
         exchange = Exchange(fresh, scope["method"], path, time.monotonic(), headers)
         try:
             answer = await self._answer(exchange, scope, receive)
@@ -132,7 +132,7 @@ class Gateway:
             body = endpoint.decoded(await self._body(receive, headers, deadline), headers)
         if endpoint.key_of is not None:
             service.keys.check(key_in(headers) or endpoint.key_of(body), endpoint.scope)
-        query = QueryParams(scope.get("query_string", b""))
+        query = QueryParams(said) if (said := scope.get("query_string")) else _NO_QUERY
         return Call(endpoint, exchange.request_id, headers, query, model, body, deadline)
 
     async def _body(self, receive: Receive, headers: Headers, deadline: Deadline) -> bytes:
@@ -159,6 +159,15 @@ class Gateway:
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
         await send({"type": "http.response.body", "body": b"" if exchange.method == "HEAD" else content})
+
+
+def _headers(scope: Scope) -> Headers:
+    """Return the first header of each name."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def _fresh_id() -> str:
+    return f"{random.getrandbits(128):032x}"
 
 
 def failure(dialect: Dialect, error: TercetError, match: Match | None = None) -> Answer:
@@ -215,7 +224,7 @@ def _without_frames(error: TercetError) -> TercetError:
 def _as_answer(given: Any) -> Answer:
     """Return what a handler gave as an answer in bytes."""
     answer = given if isinstance(given, Answer) else Answer(given)
-    return dataclasses.replace(answer, body=answer.content())
+    return Answer(answer.content(), answer.status, answer.media_type, answer.headers)
 
 
 def _phases(exchange: Exchange) -> dict[str, str]:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.datastructures import Headers
-
 from tercet.errors import InvalidInputError, RequestTooLargeError, TercetError, TransportError
+from tercet_server.endpoint import Headers
 
 Message = Mapping[str, Any]
 

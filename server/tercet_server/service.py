@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 from tercet.checkpoints.checkpoint import Checkpoint
 from tercet.engine.engine import Engine
@@ -25,6 +25,8 @@ from tercet_server.endpoint import Call
 from tercet_server.metrics import Metrics
 from tercet_server.readiness import Readiness
 from tercet_server.settings import FIELDS, Settings
+
+R = TypeVar("R", Embeddings, Scores)
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(@[\w./-]+)?")
 _LONGEST_ID = 200  # characters; the hub has fewer, and no file system asks about names beyond 255
@@ -127,7 +129,7 @@ class Service:
             raise self._late(model, error) from None
         assert isinstance(result, Embeddings)
         use.answered(result.timings, int(result.tokens.sum()))
-        return dataclasses.replace(result, model=name or model)
+        return _named(result, name or model)
 
     async def score(
         self,
@@ -147,7 +149,7 @@ class Service:
         except DeadlineExceededError as error:
             raise self._late(model, error) from None
         use.answered(result.timings, int(result.tokens.sum()))
-        return dataclasses.replace(result, model=name or model)
+        return _named(result, name or model)
 
     # ── models ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,6 +203,11 @@ class Service:
         del self._background[model]
         if not task.cancelled():
             task.exception()
+
+
+def _named(result: R, name: str) -> R:
+    """Return the result under the name that its caller has for the model."""
+    return result if result.model == name else dataclasses.replace(result, model=name)
 
 
 def _suits(info: ModelInfo, kind: str) -> int:

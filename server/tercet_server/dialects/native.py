@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
 
 from tercet.errors import InvalidInputError, TercetError
 from tercet.types import Embeddings, Scores
@@ -26,7 +25,7 @@ from tercet_server.dialects.native_bodies import (
     ScoreBody,
     items_of,
 )
-from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, decode_json, media_type
+from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, Headers, decode_json, media_type
 from tercet_server.models import describe, listed
 from tercet_server.msgpack import MSGPACK, as_lists, pack, unpack
 from tercet_server.service import Service
