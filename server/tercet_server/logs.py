@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,9 +20,49 @@ _requests = logging.getLogger("tercet_server.requests")
 
 def configure(level: str, log_format: str) -> None:
     """Send every logger's records, uvicorn's too, to standard error in one of the `FORMATS`."""
-    handler = logging.StreamHandler()
+    handler = TurnHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # No line says where in the code and on which thread it was logged, so it need not be found out.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class TurnHandler(logging.StreamHandler[Any]):
+    """Writes what an event loop logs in one turn all at once, at its end; errors and other threads' lines right away.
+
+    Each write lets another thread have the interpreter's lock, and under load it takes a fifth of a millisecond to come
+    back.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record's line."""
+        try:
+            self._lines.append(self.format(record) + self.terminator)
+            loop = _running_loop()
+            if loop is None or record.levelno >= logging.ERROR:
+                self.flush()
+            else:
+                loop.call_soon(self.flush)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write every line so far."""
+        self.acquire()
+        try:
+            lines, self._lines = self._lines, []
+            if lines:
+                self.stream.write("".join(lines))
+                super().flush()
+        except (OSError, ValueError):
+            pass  # standard error is closed: there is nobody to tell
+        finally:
+            self.release()
 
 
 class TextFormatter(logging.Formatter):
@@ -100,6 +141,13 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     return fields
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _time(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -107,5 +155,7 @@ def _time(record: logging.LogRecord) -> str:
 
 def _shown(value: Any) -> str:
     """Return the value on one line, in quotes where it could be read as more than one."""
+    if isinstance(value, int | float):
+        return str(value)
     text = ",".join(value) if isinstance(value, list) else str(value)
     return text if text.isprintable() and " " not in text and '"' not in text else orjson.dumps(text).decode()

@@ -4,13 +4,15 @@ import io
 import json
 import logging
 import re
+import weakref
 from datetime import datetime
 
+import anyio
 import httpx
 import pytest
 
 from support.servers import in_process, live_server
-from tercet_server.logs import JsonFormatter, TextFormatter, configure, log_exchange
+from tercet_server.logs import JsonFormatter, TextFormatter, TurnHandler, configure, log_exchange
 
 pytestmark = pytest.mark.anyio
 SECRET = "words that nobody else may read"
@@ -111,6 +113,61 @@ def test_configure_leaves_one_handler(monkeypatch):
     for log_format, formatter in (("json", JsonFormatter), ("text", TextFormatter)):
         configure("warning", log_format)
         assert [type(handler.formatter) for handler in root.handlers] == [formatter] and root.level == logging.WARNING
+
+
+class Writes(list[str]):
+    """A stream that keeps what each write gave it."""
+
+    def write(self, text: str) -> None:
+        self.append(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
+@pytest.fixture
+def own():
+    """Return a logger with a handler of its own, and what the handler has written."""
+    logger, handler = logging.Logger("own"), TurnHandler()
+    logger.addHandler(handler)
+    handler.setStream(writes := Writes())
+    return logger, writes
+
+
+async def test_lines_of_a_turn_are_written_together_and_in_order(own):
+    logger, writes = own
+    logger.info("one")
+    logger.info("two")
+    assert writes == []
+    await anyio.lowlevel.checkpoint()
+    assert writes == ["one\ntwo\n"]
+    logger.info("three")
+    await anyio.to_thread.run_sync(logger.info, "four")  # by then the turn may have ended
+    logger.info("five")
+    logger.error("six")
+    assert "".join(writes) == "one\ntwo\nthree\nfour\nfive\nsix\n"
+
+
+def test_lines_outside_an_event_loop_are_written_at_once(own):
+    logger, writes = own
+    logger.info("one")
+    assert writes == ["one\n"]
+
+
+async def test_a_process_that_ends_amid_a_turn_writes_its_lines(own):
+    logger, writes = own
+    logger.info("one")
+    logging.shutdown([weakref.ref(*logger.handlers)])
+    assert writes == ["one\n"]
+
+
+async def test_a_closed_stream_stops_nobody(own):
+    logger, _ = own
+    logger.handlers[0].setStream(stream := io.StringIO())
+    stream.close()
+    logger.info("one")
+    logger.error("two")
+    await anyio.lowlevel.checkpoint()
 
 
 @pytest.mark.slow
