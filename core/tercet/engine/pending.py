@@ -64,14 +64,15 @@ class Pending(Generic[T]):
                 loop.call_soon_threadsafe(progress, done, len(main))
 
             main.on_progress = report
+        left_s = deadline.left_s()
+        timer = None if left_s is None else loop.call_later(left_s, self._expire, deadline)
         try:
-            async with asyncio.timeout(deadline.left_s()):
-                for call in self.calls:
-                    await asyncio.wrap_future(call.done)
+            for call in self.calls:
+                await asyncio.wrap_future(call.done)
             return await asyncio.to_thread(self.finish) if len(self._main) > 1 else self.finish()
-        except TimeoutError:
-            raise self._too_late(deadline) from None
         finally:
+            if timer is not None:
+                timer.cancel()
             self.cancel()
 
     def _report(self, deadline: Deadline, progress: Progress) -> None:
@@ -87,6 +88,11 @@ class Pending(Generic[T]):
             if finished < 0:
                 return
             progress(finished, len(main))
+
+    def _expire(self, deadline: Deadline) -> None:
+        error = self._too_late(deadline)
+        for call in self.calls:
+            call.fail(error)
 
     def _too_late(self, deadline: Deadline) -> DeadlineExceededError:
         return deadline.error(f"with {self._main.finished:,} of {len(self._main):,} items done")

@@ -5,6 +5,7 @@ Pure bookkeeping, no threads: the worker holds the lock.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -67,22 +68,29 @@ class _Line:
     """Work of one key, the oldest first.
 
     Attributes:
-        works: (n) at least one. lengths: (n,) int64, their tokens: thousands may wait, and each batch looks at them.
+        works: (n) at least one.
     """
 
     def __init__(self, works: Sequence[Work]) -> None:
-        self.works, self.lengths = list(works), _lengths(works)
+        self.works: list[Work] = []
+        self._lengths = array("q")  # as numpy reads it: thousands may wait, and each batch looks at them
+        self.append(works)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Their tokens, (n,)."""
+        return np.frombuffer(self._lengths, np.int64)
 
     def append(self, works: Sequence[Work]) -> None:
         self.works += works
-        self.lengths = np.append(self.lengths, _lengths(works))
+        self._lengths.extend([len(work.sequence) for work in works])
 
     def without(self, gone: NDArray[np.intp]) -> list[Work]:
         """Take the pieces at these places out and return them."""
         out = [self.works[place] for place in gone.tolist()]
         left = np.ones(len(self.works), np.bool_)
         left[gone] = False
-        self.works, self.lengths = list(compress(self.works, left.tolist())), self.lengths[left]
+        self.works, self._lengths = list(compress(self.works, left.tolist())), array("q", self.lengths[left].tobytes())
         return out
 
 
@@ -173,10 +181,6 @@ class BatchQueue:
 
     def _urgency(self, key: BatchKey) -> float:
         return self._lines[key].works[0].enqueued_at + (BULK_HANDICAP_S if key.lane is Lane.BULK else 0.0)
-
-
-def _lengths(works: Sequence[Work]) -> NDArray[np.int64]:
-    return np.fromiter((len(work.sequence) for work in works), np.int64, len(works))
 
 
 def _nearest(lengths: NDArray[np.int64], budget: int) -> NDArray[np.intp]:
