@@ -37,7 +37,8 @@ class DenseColumn:
             self.values = np.empty((self._size, values.shape[1]), values.dtype)
             if quantization is not None:
                 self.quantization = Quantization(np.empty(self._size, np.float32), np.empty(self._size, np.float32))
-        self.values[indices] = values
+        places = slice(indices[0], indices[0] + 1) if len(indices) == 1 else indices  # without a copy by index
+        self.values[places] = values
         if self.quantization is not None and quantization is not None:
             self.quantization.scale[indices] = quantization.scale
             self.quantization.offset[indices] = quantization.offset

@@ -37,4 +37,6 @@ def deliver(works: Sequence[Work], rows: Rows | Exception, pool: Executor | None
 def _picked(column: Sequence[Any], positions: list[int]) -> Sequence[Any]:
     if len(positions) == len(column):
         return column
+    if len(positions) == 1:
+        return column[positions[0] : positions[0] + 1]
     return column[positions] if isinstance(column, np.ndarray) else [column[i] for i in positions]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +35,8 @@ class Head(nn.Module):
 
     def rows(self, output: Tensor, batch: PackedBatch) -> Sequence[Any]:
         """Return one host-side value per sequence of the batch; by default the rows of (B, …) as numpy."""
-        return cast(Sequence[Any], to_host(output.float()))
+        # Even where there is nothing to convert, torch lets go of the interpreter's lock for it.
+        return cast(Sequence[Any], to_host(output if output.dtype == torch.float32 else output.float()))
 
 
 class Dense(nn.Module):

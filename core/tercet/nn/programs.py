@@ -164,7 +164,9 @@ class Program:
         tokens, count = asked.tokens, len(extents)
         # A core more than the largest product has units would only wait.
         cores = min(_OWN.cores or torch.get_num_threads(), self._panels * blocks_of(tokens))
-        results = [torch.empty(count if of_sequences else tokens, width) for of_sequences, width in self._results]
+        # Memory of numpy's, since torch lets go of the interpreter's lock for its own, and a busy thread may take it.
+        shapes = [(count if of_sequences else tokens, width) for of_sequences, width in self._results]
+        results = [torch.from_numpy(np.empty(shape, np.float32)) for shape in shapes]
         given = Given(
             *(tokens, units_of(tokens), blocks_of(tokens)),
             *(count, units_of(count), blocks_of(count)),
@@ -173,7 +175,7 @@ class Program:
             cores,
         )
         self._values[:] = *given, *(result.data_ptr() for result in results)
-        links_kernel().run(self._link_words.ctypes.data)
+        links_kernel().run_held(self._link_words.ctypes.data)
         words = np.array(ProgramWords(self._table.ctypes.data, len(self._table), units=cores))
         helpers.HELPERS.run(program_kernel(), words.ctypes.data, cores)
         return results

@@ -25,9 +25,12 @@ def compute_with(cores: int) -> None:
     cores, helpers sleep between operations instead of spinning: measured on two cores, a short query then takes 5.5 ms
     instead of 3. So of all the engine's threads only one may ever ask for more than one core.
     """
+    if cores == _OWN.cores:
+        return
     torch.get_num_threads()  # makes torch settle this thread's own number now, and not over the next line's
     for library in _openmp():
         library.set_num_threads(cores)
+    _OWN.cores = cores
 
 
 Step = tuple[Compiled, Words]
@@ -45,6 +48,7 @@ def noted() -> Iterator[list[Step]]:
 
 class _Own(threading.local):
     steps: list[Step] | None = None
+    cores: int | None = None  # that `compute_with` was asked for last
 
 
 _OWN = _Own()
