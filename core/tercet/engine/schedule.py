@@ -20,6 +20,7 @@ from tercet.nn.programs import Seat
 # there, 8 ms at a time: one of ten queries 20 ms apart took 15 to 20 ms on all cores and 6 to 7 on one.
 _AWAKE_S = 0.004  # after a batch: about as long as OpenMP's helpers wait for more before they sleep
 _BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes longer gains all the same
+_CALLERS_EACH = 4  # from so many for each core on, the next of theirs are soon there for a core of their own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +79,8 @@ class Schedule:
             return None
         shares = not self._running and self._may_share(turn)
         works = self._take(key)
-        wide = self._is_wide(turn) or (shares and not self._queue.tokens and self._pays(turn, works))
+        alone = shares and not self._queue.tokens and self._few_callers(works)
+        wide = self._is_wide(turn) or (alone and self._pays(turn, works))
         return self._started(Batch(key, works, turn, wide, cores=self._device.cores if wide else 1))
 
     def start_alone(self, seat: Seat) -> Batch | None:
@@ -128,6 +130,10 @@ class Schedule:
         # What `may_share` finds out holds for float32; a row of products of rounded numbers is always the same.
         rounds_alike = states_dtype(self._device.dtype) == torch.float32
         return cores > 1 and rounds_alike and may_share(turn.lease.model, cores)
+
+    def _few_callers(self, works: Sequence[Work]) -> bool:
+        """Whether it is not so many callers who wait for a batch that their next ones keep the other cores busy."""
+        return len({work.call for work in works}) < _CALLERS_EACH * self._device.cores
 
     def _pays(self, turn: Turn, works: Sequence[Work]) -> bool:
         """Whether a batch gains by all cores: helpers are still awake, or it is long enough to wait until they are."""
