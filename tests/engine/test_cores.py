@@ -145,18 +145,22 @@ def test_calls_that_wait_are_taken_together_and_get_all_cores(rig):
     assert model.batches == [[0], [1, 2, 3, 4]] and model.cores == [WORKERS, WORKERS]
 
 
-@pytest.mark.parametrize(("callers", "items", "cores"), [(12, 1, 1), (11, 1, WORKERS), (1, 12, WORKERS)])
-def test_a_batch_of_many_callers_leaves_cores_to_their_next_ones(rig, callers, items, cores):
+@pytest.mark.parametrize(
+    ("callers", "items", "sizes", "cores"),
+    [(12, 1, [4, 4, 4], [1, 1, 1]), (11, 1, [11], [WORKERS]), (1, 12, [12], [WORKERS])],
+)
+def test_what_many_callers_ask_is_shared_out_among_the_cores(rig, callers, items, sizes, cores):
     gate = threading.Event()
     rig.dispatcher._queue.max_batch_tokens = 12
-    rig.model("m", model := Watched(gate=gate))
+    rig.model("m", model := Watched(gate=gate, seconds=0.05))
     first = rig.call("m", [0])
     assert model.started.acquire(timeout=5)
     calls = [first, *(rig.call("m", [i] * items, length=1) for i in range(callers))]
     gate.set()
     for call in calls:
         call.done.result(5)
-    assert model.cores == [WORKERS, cores] and len(model.batches[1]) == callers * items
+    assert [len(batch) for batch in model.batches] == [1, *sizes] and model.cores == [WORKERS, *cores]
+    assert sorted(sum(model.batches[1:], [])) == sorted(i for i in range(callers) for _ in range(items))
 
 
 def test_many_batches_get_a_core_each_side_by_side(rig):

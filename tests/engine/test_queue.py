@@ -24,16 +24,17 @@ def work(length, at=0.0, index=0, call=None):
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
-@given(lengths, st.integers(1, 100))
-def test_batches_hold_every_work_once_and_keep_the_budget(sizes, budget):
+@given(lengths, st.integers(1, 100), st.integers(1, 4))
+def test_batches_hold_every_work_once_and_keep_the_budget(sizes, budget, parts):
     queue = BatchQueue(budget)
     works = [work(n, float(i), i) for i, n in enumerate(sizes)]
     queue.put(KEY, works)
     assert queue.tokens == sum(sizes)
     taken = []
     while queue.keys():
-        batch = queue.take(KEY)
-        assert sum(w.tokens for w in batch) <= budget or len(batch) == 1
+        most = min(budget, -(-queue.tokens // parts))
+        batch = queue.take(KEY, parts)
+        assert sum(w.tokens for w in batch) <= most or len(batch) == 1
         assert [w.tokens for w in batch] == sorted(w.tokens for w in batch)
         taken += batch
     assert sorted(w.index for w in taken) == list(range(len(sizes)))
@@ -86,6 +87,19 @@ def test_discard_removes_exactly_what_matches():
     assert sorted(w.tokens for w in gone) == [3, 5]
     assert queue.tokens == 4
     assert [w.call for w in queue.take(KEY)] == [other]
+
+
+def test_what_waits_is_taken_in_parts_of_equal_tokens():
+    queue = BatchQueue(1_000)
+    queue.put(KEY, [work(5, index=i) for i in range(12)])
+    assert [len(queue.take(KEY, parts)) for parts in (3, 2, 1)] == [4, 4, 4]
+
+
+def test_callers_are_counted_once_each():
+    queue, first = BatchQueue(100), Call(3, Nowhere())
+    queue.put(KEY, [work(2, call=first, index=i) for i in range(3)])
+    queue.put(KEY, [work(2), work(2)])
+    assert queue.callers(KEY) == 3
 
 
 def test_works_are_grouped_by_their_call():

@@ -145,11 +145,18 @@ class BatchQueue:
         """Return when the oldest waiting work was enqueued."""
         return min((line.works[0].enqueued_at for line in self._lines.values()), default=None)
 
-    def take(self, key: BatchKey) -> list[Work]:
+    def callers(self, key: BatchKey) -> int:
+        """Return how many calls the oldest `WINDOW` of a key belong to."""
+        return len({work.call for work in self._lines[key].works[:WINDOW]})
+
+    def take(self, key: BatchKey, parts: int = 1) -> list[Work]:
         """Remove and return one batch: the oldest work and, among the oldest `WINDOW`, those nearest to it in length.
 
         The oldest always goes, so nothing waits for more batches than there is older work; the result is sorted by
         length, so that attention finds runs of equal sequences.
+
+        Args:
+            parts: of so many of near-equal tokens the batch is one; the budget may have it be less.
         """
         line = self._lines[key]
         if len(line.works) == 1:  # a lone query
@@ -157,7 +164,8 @@ class BatchQueue:
             self._count(key, -line.works[0].tokens)
             return line.works
         lengths = line.lengths[:WINDOW]
-        chosen = _nearest(lengths, self.max_batch_tokens)
+        part = self.max_batch_tokens if parts == 1 else -(-int(line.lengths.sum()) // parts)
+        chosen = _nearest(lengths, min(self.max_batch_tokens, part))
         self._count(key, -int(lengths[chosen].sum()))
         works = line.without(chosen[np.argsort(lengths[chosen], kind="stable")])
         if not line.works:

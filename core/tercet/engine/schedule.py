@@ -20,7 +20,7 @@ from tercet.nn.programs import Seat
 # there, 8 ms at a time: one of ten queries 20 ms apart took 15 to 20 ms on all cores and 6 to 7 on one.
 _AWAKE_S = 0.004  # after a batch: about as long as OpenMP's helpers wait for more before they sleep
 _BRIEF = 1_000_000_000  # weights times tokens: about 8 ms on a core; what takes longer gains all the same
-_CALLERS_EACH = 4  # from so many for each core on, the next of theirs are soon there for a core of their own
+_CALLERS_EACH = 4  # for each core: so many keep it busy, with the next that they ask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,9 +78,8 @@ class Schedule:
         if key is None or turn is None or not self._has_room(worker, turn):
             return None
         shares = not self._running and self._may_share(turn)
-        works = self._take(key)
-        alone = shares and not self._queue.tokens and self._few_callers(works)
-        wide = self._is_wide(turn) or (alone and self._pays(turn, works))
+        works = self._take(key, self._parts(key, turn))
+        wide = self._is_wide(turn) or (shares and not self._queue.tokens and self._pays(turn, works))
         return self._started(Batch(key, works, turn, wide, cores=self._device.cores if wide else 1))
 
     def start_alone(self, seat: Seat) -> Batch | None:
@@ -99,8 +98,8 @@ class Schedule:
         cores = self._device.cores if gains(model) else 1
         return self._started(Batch(key, self._take(key), turn, wide=True, cores=cores))
 
-    def _take(self, key: BatchKey) -> list[Work]:
-        return [work for work in self._queue.take(key) if work.call.alive]
+    def _take(self, key: BatchKey, parts: int = 1) -> list[Work]:
+        return [work for work in self._queue.take(key, parts) if work.call.alive]
 
     def _started(self, batch: Batch) -> Batch:
         if batch.works:
@@ -131,9 +130,12 @@ class Schedule:
         rounds_alike = states_dtype(self._device.dtype) == torch.float32
         return cores > 1 and rounds_alike and may_share(turn.lease.model, cores)
 
-    def _few_callers(self, works: Sequence[Work]) -> bool:
-        """Whether it is not so many callers who wait for a batch that their next ones keep the other cores busy."""
-        return len({work.call for work in works}) < _CALLERS_EACH * self._device.cores
+    def _parts(self, key: BatchKey, turn: Turn) -> int:
+        """Return among how many batches what waits is shared out: one for each free core, if enough callers wait."""
+        free = self._device.cores - self.running
+        if not self._on_cores or self._is_wide(turn) or free < 2:
+            return 1
+        return free if self._queue.callers(key) >= _CALLERS_EACH * free else 1
 
     def _pays(self, turn: Turn, works: Sequence[Work]) -> bool:
         """Whether a batch gains by all cores: helpers are still awake, or it is long enough to wait until they are."""
