@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that share an id, and put files with long tests first, so that no process ends minutes before others.
+    """Refuse tests that share an id, and put files with long tests first: no process is to end minutes before others.
 
     pytest-xdist would run the first test of an id and count it as all.
     """

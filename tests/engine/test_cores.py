@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_what_many_callers_ask_is_shared_out_among_the_cores(rig, callers, items
     for call in calls:
         call.done.result(5)
     assert [len(batch) for batch in model.batches] == [1, *sizes] and model.cores == [WORKERS, *cores]
-    assert sorted(sum(model.batches[1:], [])) == sorted(i for i in range(callers) for _ in range(items))
+    assert sorted(chain.from_iterable(model.batches[1:])) == sorted(i for i in range(callers) for _ in range(items))
 
 
 def test_many_batches_get_a_core_each_side_by_side(rig):
