@@ -9,11 +9,11 @@ TRITON := .triton
 BIN := $(VENV)/bin
 LIGHT_TESTS := $(filter-out tests/test_readme.py,$(wildcard tests/test_*.py)) tests/wire tests/client
 HERE_TESTS := not network and not gpu
-# Tests run in so many processes, a file's in one of them, in the order that tests/conftest.py gives the files.
+# Tests run in so many processes, a file's in one of them.
 JOBS ?= 2
 # Of two processes on two cores, each with two threads that wait for one another in a loop, one waits for what does not
 # run: tests of parity took 95 s instead of 20. So those threads sleep while they wait.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/pytest -n $(JOBS) --dist loadfile
 STORE ?=
 export Q
 

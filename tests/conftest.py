@@ -18,15 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests that share an id, and put files with long tests first: no process is to end minutes before others.
-
-    pytest-xdist would run the first test of an id and count it as all.
-    """
+    """Refuse tests that share an id: pytest-xdist would run the first of them and count it as all."""
     shared = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if shared:
         raise pytest.UsageError(f"Several tests have one id: {', '.join(shared)}. Give each its own.")
-    long = {item.path for item in items if item.get_closest_marker("long")}
-    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_collection_finish() -> None:

@@ -58,7 +58,7 @@ def corrupt(tmp_path_factory, models):
     return str(folder)
 
 
-@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=(pytest.mark.slow, pytest.mark.long))])
+@pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.slow)])
 def test_twelve_models_of_which_three_fit(models, corrupt, seconds):
     watch = Watch()
     with Engine(precision="float32") as probe:

@@ -132,7 +132,6 @@ def test_interrupting_the_demo_is_130_without_a_traceback() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_whole_demo_finds_the_dict_reader() -> None:
     question = "read a csv file into dictionaries"

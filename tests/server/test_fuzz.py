@@ -219,7 +219,7 @@ async def test_every_field_with_every_wrong_type(client, endpoint):
 
 @in_a_loop
 @each_endpoint
-@pytest.mark.parametrize("size", [LONG // 50, pytest.param(LONG, marks=(pytest.mark.slow, pytest.mark.long))])
+@pytest.mark.parametrize("size", [LONG // 50, pytest.param(LONG, marks=pytest.mark.slow)])
 async def test_long_strings(client, endpoint, size):
     """One at a time, words and one endless word; what is read of them is cut, what is a name is refused."""
     good, long = GOOD[endpoint.path], ("word " * (size // 5), "a" * size)

@@ -75,7 +75,6 @@ async def load(url, models, seconds):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_two_hundred_connections_over_four_models_of_which_two_fit(models, budget):
     with live_server(flags(models, budget)) as server:
         tally = asyncio.run(load(server.url, models, SECONDS))

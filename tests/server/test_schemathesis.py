@@ -90,7 +90,6 @@ def test_answers_are_those_described(operation, data, url):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 @drawn(examples=200)
 def test_many_answers_are_those_described(operation, data, url):
     agrees(data.draw(OPERATIONS[operation].as_strategy()), url)

@@ -245,7 +245,6 @@ def test_what_is_not_offered_is_not_there(server):
 
 
 @pytest.mark.slow
-@pytest.mark.long
 def test_idle_connections_stay_open(server):
     """Go keeps them for 90 s; servers that close them after a few make its next request fail."""
     with connected(server) as go:
