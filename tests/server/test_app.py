@@ -41,8 +41,14 @@ async def test_every_answer_says_who_and_how_long(client):
     phases = [float(answer.headers[f"x-{name}-ms"]) for name in ("queue", "tokenization", "inference")]
     assert all(ms >= 0 for ms in phases) and phases[2] > 0
     assert sum(phases) <= float(answer.headers["x-total-ms"])
-    failed = await client.get("/nothing")
+    failed, other = [await client.get("/nothing") for _ in range(2)]
     assert re.fullmatch("[0-9a-f]{32}", failed.headers["x-request-id"]) and "x-total-ms" in failed.headers
+    assert failed.headers["x-request-id"] != other.headers["x-request-id"]
+
+
+async def test_the_first_of_headers_with_one_name_counts(client):
+    answer = await client.get("/healthz", headers=[("X-Request-Id", "first"), ("x-request-id", "second")])
+    assert answer.headers["x-request-id"] == "first"
 
 
 @pytest.mark.parametrize(
