@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +37,29 @@ if vector_shape() is None:
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512}
 # By functions of our own alone.
 FAMILIES = {"Bert", "Roberta", "DistilBert", "Electra", "MPNet", "ModernBert", "NomicBert", "Gte", "Qwen2", "Qwen3"}
+AT_ONCE = """
+import sys, threading, torch
+from tercet.models.bert import Bert
+from tercet.nn.linear import prepare
+from tercet.nn.programs import traced
+
+backbone = Bert.from_config({{**Bert.tiny, **{wide}, "hidden_act": "gelu"}})
+prepare(backbone)
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(4)
+
+def trace():
+    start.wait()
+    with torch.inference_mode():
+        traced(backbone, [])
+    print("traced", flush=True)
+
+threads = [threading.Thread(target=trace) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
 LENGTHS = [
     [1],
     [5],
@@ -204,6 +229,13 @@ def test_threads_have_programs_of_their_own(model: Model) -> None:
     with ThreadPoolExecutor(2) as pool:
         assert all(pool.map(work, range(2)))
     assert len(set(model.programs._made.values())) == 3
+
+
+def test_threads_trace_at_once_when_nothing_was_traced_before() -> None:
+    script = AT_ONCE.format(wide=WIDE)
+    for _ in range(3):  # without a lock, five of six end by a segmentation fault
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.split()) == (0, ["traced"] * 4), done.stderr
 
 
 def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_large_batch(tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ from tercet.nn.team import Step, noted
 # Primes: so many rows of a step are the batch's tokens, or its sequences, and not by chance something else.
 MOST_TOKENS, MOST_SEQUENCES = 1_039, 1_031
 _ALLOCATIONS = {torch.ops.aten.empty, torch.ops.aten.new_empty, torch.ops.aten.empty_like}
+# One trace at a time: torch makes an operator's object when a trace first meets it, and of two that two threads make it
+# keeps one and remembers where the other was.
+_TRACING = threading.Lock()
 
 Read = Callable[[Tensor, PackedBatch], Tensor]  # states (T, H) → what a head makes of them
 
@@ -199,7 +202,7 @@ def traced(backbone: nn.Module, reads: Sequence[Read]) -> Program:
     ones = [TokenSequence(np.zeros(1, np.int64))] * (MOST_SEQUENCES - 1)
     batch = _AnyBatch.of([*ones, TokenSequence(np.zeros(MOST_TOKENS - len(ones), np.int64))])
     arena = own_seat()
-    with noted() as steps, _Tracing(arena):
+    with _TRACING, noted() as steps, _Tracing(arena):
         states = backbone(batch)
         results = [read(states, batch) for read in reads] or [states]
     for _, words in steps:
