@@ -46,19 +46,19 @@ from tercet.nn.programs import traced
 backbone = Bert.from_config({{**Bert.tiny, **{wide}, "hidden_act": "gelu"}})
 prepare(backbone)
 sys.setswitchinterval(1e-6)
-start = threading.Barrier(4)
+start, made = threading.Barrier(4), []
 
 def trace():
     start.wait()
     with torch.inference_mode():
-        traced(backbone, [])
-    print("traced", flush=True)
+        made.append(traced(backbone, []))
 
 threads = [threading.Thread(target=trace) for _ in range(4)]
 for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
+print(len(made))
 """
 LENGTHS = [
     [1],
@@ -233,9 +233,9 @@ def test_threads_have_programs_of_their_own(model: Model) -> None:
 
 def test_threads_trace_at_once_when_nothing_was_traced_before() -> None:
     script = AT_ONCE.format(wide=WIDE)
-    for _ in range(3):  # without a lock, five of six end by a segmentation fault
+    for _ in range(2):  # without a lock, five of six end by a segmentation fault
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout.split()) == (0, ["traced"] * 4), done.stderr
+        assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
 
 
 def test_none_before_a_first_pass_and_weights_are_laid_nor_for_a_large_batch(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Parked:
     def leave(self) -> None:
         """Free the device of the weights; nobody may be using the model."""
         self.model.recordings.clear()
+        self.model.programs.clear()
         self._lie_in(self._block)
 
     def come_back(self) -> Model:

@@ -63,6 +63,10 @@ class Programs:
         """Whether a batch of so many tokens is one program there, made before, with what the heads of outputs do."""
         return tokens <= MOST_TOKENS and self._made.get((seat, tuple(outputs))) is not None
 
+    def clear(self) -> None:
+        """Forget those made, which hold addresses of weights; nobody may be using the model."""
+        self._made.clear()
+
     def run(self, batch: PackedBatch, heads: Mapping[str, tuple[nn.Module, Read]]) -> list[Tensor] | None:
         """Return what each head makes of the batch, or its (T, H) states without any; None if there is no program.
 
