@@ -29,18 +29,19 @@ def flags(tiny, **more):
     return {"models": [tiny], "aliases": {"tiny": tiny}, "device": "cpu", "precision": "float32", **more}
 
 
-COUNTED = """
-import gc
+SUITED = """
+import gc, sys
 from tercet_server import run
 from tercet_server.settings import Sources
-run.Server.run = lambda self, sockets: print(gc.get_freeze_count())
+run.Server.run = lambda self, sockets: print(gc.get_freeze_count(), gc.get_threshold()[0], sys.getswitchinterval())
 run.serve(Sources({"device": "cpu", "port": 0}))
 """
 
 
-def test_libraries_are_no_garbage_to_a_server():
-    ran = subprocess.run([sys.executable, "-c", COUNTED], check=True, capture_output=True, text=True)
-    assert int(ran.stdout) > 50_000
+def test_a_server_looks_for_little_garbage_and_its_threads_take_short_turns():
+    ran = subprocess.run([sys.executable, "-c", SUITED], check=True, capture_output=True, text=True)
+    frozen, young, turn_s = map(float, ran.stdout.split())
+    assert (frozen > 50_000, young, turn_s) == (True, 10_000, 0.0005)
 
 
 def test_no_accepted_request_is_lost_when_the_server_stops_under_load(tiny):
