@@ -49,15 +49,20 @@ class MPNet(Encoder):
         super().__init__({**config, "type_vocab_size": 0})
         self.distance_bias = nn.Embedding(BUCKETS, config["num_attention_heads"])
         self.longest = self.max_positions(config)
-        self._table: Tensor | None = None
+        self._tables: list[Tensor] = []  # of two threads that make one at once, a program may read either's
 
     def bias(self, batch: PackedBatch) -> Bias:
         """Return the bias of each distance, shared by all layers; on a CPU its table is made once."""
+        if self.distance_bias.weight.is_cuda:
+            return self._bias()
+        if not self._tables:
+            self._tables.append(self._bias().table)
+        return DistanceBias(self._tables[0], self.longest)
+
+    def _bias(self) -> DistanceBias:
         weight = self.distance_bias.weight
-        if self._table is None or weight.is_cuda:
-            distances = torch.arange(self.longest - 1, -self.longest, -1, device=weight.device)
-            self._table = DistanceBias.of(self.distance_bias(bucket(distances)).T).table
-        return DistanceBias(self._table, self.longest)
+        distances = torch.arange(self.longest - 1, -self.longest, -1, device=weight.device)
+        return DistanceBias.of(self.distance_bias(bucket(distances)).T)
 
     @classmethod
     def first_position(cls, config: Config) -> int:
