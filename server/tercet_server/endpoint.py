@@ -11,17 +11,16 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
-import numpy as np
-import orjson
 from starlette.datastructures import QueryParams
 
 from tercet.deadline import Deadline
 from tercet.errors import DeadlineExceededError, InvalidInputError, TercetError
 from tercet.types import Timings
+from tercet_server.json_body import decode_json, in_pieces, to_json
 
 if TYPE_CHECKING:
     from tercet_server.service import Service
@@ -32,6 +31,7 @@ Headers = Mapping[str, str]  # by name, in lower case
 
 Scope = Literal["public", "read", "admin"]
 JSON = "application/json"
+_FEW_ITEMS, _FEW_TOKENS = 32, 256  # of an answer that is written in 1 ms or 2, be it 384 numbers an item or 128 a token
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Answer:
     """What a handler gives back when status 200 and JSON are not enough.
 
     Attributes:
-        body: bytes, sent as they are, or anything that `to_json` takes.
+        body: bytes, sent as they are, anything that `to_json` takes, or a function that returns either.
         media_type: of the bytes.
     """
 
@@ -48,9 +48,12 @@ class Answer:
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def content(self) -> bytes:
-        """Return the bytes to send."""
-        return self.body if isinstance(self.body, bytes) else to_json(self.body)
+    def content(self, large: bool = False) -> bytes:
+        """Return the bytes to send, a large body's made a little at a time (`in_pieces`)."""
+        body = self.body() if callable(self.body) else self.body
+        if isinstance(body, bytes):
+            return body
+        return b"".join(in_pieces(body)) if large else to_json(body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,11 @@ class Call(Generic[B]):
         return sum(use.tokens for use in self.uses)
 
     @property
+    def is_large(self) -> bool:
+        """Whether its answer takes longer to write than an event loop can well be held up."""
+        return sum(use.items for use in self.uses) > _FEW_ITEMS or self.tokens > _FEW_TOKENS
+
+    @property
     def timings(self) -> Timings | None:
         """Of the slowest engine call so far."""
         return max((use.timings for use in self.uses if use.timings), key=lambda each: each.total_ms, default=None)
@@ -204,45 +212,6 @@ class Endpoint:
     def under(self, prefix: str) -> Endpoint:
         """Return the same endpoint below a prefix."""
         return dataclasses.replace(self, path=prefix + self.path)
-
-
-def decode_json(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """Return the JSON body in the decoder's type.
-
-    Raises:
-        InvalidInputError: not JSON, or not of that shape; the message says where.
-    """
-    try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError as error:
-        raise InvalidInputError(f"the body does not fit: {error}") from None
-    except RecursionError:
-        raise InvalidInputError("the body is nested too deeply") from None
-    except ValueError as error:
-        what = "is empty; send a JSON object" if not raw.strip() else f"is not JSON in UTF-8: {error}"
-        raise InvalidInputError(f"the body {what}") from None
-
-
-def to_json(body: Any) -> bytes:
-    """Return a body of dicts, lists, structs, dataclasses and numpy arrays as JSON; unset fields are left out."""
-    return orjson.dumps(body, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct):
-        names = _names(type(value))
-        return {shown: item for name, shown in names if (item := getattr(value, name)) is not msgspec.UNSET}
-    if isinstance(value, np.ndarray):
-        return value.tolist()  # orjson takes contiguous arrays alone
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-@cache
-def _names(kind: type[msgspec.Struct]) -> tuple[tuple[str, str], ...]:
-    """Return each field's name in Python and in JSON."""
-    return tuple(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
 
 
 def media_type(headers: Headers) -> str:

@@ -106,7 +106,7 @@ class Gateway:
             match = self._routes.match(exchange.path)
             exchange.endpoint = match.endpoint(exchange.method)
             call = exchange.call = await self._call(exchange, exchange.endpoint, match.model, scope, receive)
-            return _as_answer(await _unless_gone(exchange.endpoint.handler(self._service, call), receive))
+            return await _unless_gone(_answered(exchange.endpoint, self._service, call), receive)
         except TransportError:
             raise
         except TercetError as error:
@@ -183,7 +183,7 @@ def failure(dialect: Dialect, error: TercetError, match: Match | None = None) ->
     return Answer(body, status, headers=headers)
 
 
-async def _unless_gone(work: Awaitable[Any], receive: Receive) -> Any:
+async def _unless_gone(work: Awaitable[Answer], receive: Receive) -> Answer:
     """Await the work, cancelled as soon as the caller goes away.
 
     Raises:
@@ -221,10 +221,12 @@ def _without_frames(error: TercetError) -> TercetError:
     return error
 
 
-def _as_answer(given: Any) -> Answer:
-    """Return what a handler gave as an answer in bytes."""
+async def _answered(endpoint: Endpoint, service: Service, call: Call[Any]) -> Answer:
+    """Return the handler's answer in bytes, a large one written on another thread."""
+    given = await endpoint.handler(service, call)
     answer = given if isinstance(given, Answer) else Answer(given)
-    return Answer(answer.content(), answer.status, answer.media_type, answer.headers)
+    content = await asyncio.to_thread(answer.content, large=True) if call.is_large else answer.content()
+    return Answer(content, answer.status, answer.media_type, answer.headers)
 
 
 def _phases(exchange: Exchange) -> dict[str, str]:

@@ -14,7 +14,8 @@ from tercet import errors
 from tercet.errors import TercetError
 from tercet.version import __version__
 from tercet_server.dialects import native
-from tercet_server.endpoint import JSON, Answer, Call, Endpoint, to_json
+from tercet_server.endpoint import JSON, Answer, Call, Endpoint
+from tercet_server.json_body import to_json
 from tercet_server.routes import MODEL
 from tercet_server.service import Service
 

@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 
 from tercet.errors import DeadlineExceededError, InvalidInputError, RouteNotFoundError, TercetError
 from tercet_server.dialects import native
-from tercet_server.endpoint import Answer, Endpoint, request_id, request_timeout_s, to_json
+from tercet_server.endpoint import Answer, Endpoint, request_id, request_timeout_s
+from tercet_server.json_body import in_pieces, to_json
 from tercet_server.routes import Routes
 
 
@@ -69,16 +70,26 @@ def test_answers_are_json_of_all_that_handlers_give():
 
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
     body = {"a": matrix, "b": matrix.T, "c": [Named("n"), Point(0.5)], "d": np.float16([1.5]), "e": np.uint8(7)}
+    body |= {"f": {}, "g": [], "h": np.empty((0, 3)), "i": np.empty((2, 0)), "j": None, "k": ("ä", 1e-9)}
     assert orjson.loads(to_json(body)) == {
         "a": [[0, 1, 2], [3, 4, 5]],
         "b": [[0, 3], [1, 4], [2, 5]],
         "c": [{"firstName": "n"}, {"x": 0.5}],
         "d": [1.5],
         "e": 7,
+        **{"f": {}, "g": [], "h": [], "i": [[], []], "j": None, "k": ["ä", 1e-9]},
     }
+    assert b"".join(in_pieces(body)) == to_json(body) == Answer(lambda: body).content() == Answer(body).content(True)
     assert Answer(b"\x00", media_type="x/y").content() == b"\x00"
-    with pytest.raises(TypeError):
-        to_json(object())
+    for write in (to_json, lambda given: b"".join(in_pieces([given]))):
+        with pytest.raises(TypeError):
+            write(object())
+
+
+def test_no_piece_of_a_large_answer_is_more_than_a_vector():
+    texts = {"items": [{"id": None, "dense": {"values": row}} for row in np.ones((100, 384), np.float32)]}
+    tokens = {"data": [{"vectors": np.ones((500, 128), np.float32)}]}
+    assert max(map(len, in_pieces(texts))) < 384 * 5 and max(map(len, in_pieces(tokens))) < 128 * 5
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from tercet_server.dialects.native_bodies import (
     ScoreBody,
     items_of,
 )
-from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, Headers, decode_json, media_type
+from tercet_server.endpoint import Answer, Call, Dialect, Endpoint, Headers, media_type
+from tercet_server.json_body import decode_json
 from tercet_server.models import describe, listed
 from tercet_server.msgpack import MSGPACK, as_lists, pack, unpack
 from tercet_server.service import Service
@@ -115,10 +116,10 @@ def _answer(
     call: Call[Any], result: R, stream: Callable[[R], bytes], document: Callable[[R], dict[str, Any]]
 ) -> Answer:
     if _wants(call, ARROW):
-        return Answer(stream(result), media_type=ARROW)
+        return Answer(partial(stream, result), media_type=ARROW)
     if _wants(call, MSGPACK):
-        return Answer(pack(document(result)), media_type=MSGPACK)
-    return Answer(document(result))
+        return Answer(lambda: pack(document(result)), media_type=MSGPACK)
+    return Answer(partial(document, result))
 
 
 def _wants(call: Call[Any], kind: str) -> bool:

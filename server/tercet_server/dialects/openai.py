@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import TercetError
-from tercet_server.endpoint import Call, Dialect, Endpoint
+from tercet.types import Embeddings
+from tercet_server.endpoint import Answer, Call, Dialect, Endpoint
 from tercet_server.inputs import Inputs, is_query, items_of, truncation
 from tercet_server.service import Service
 from tercet_server.vectors import Vector
@@ -97,10 +98,13 @@ async def embeddings(service: Service, call: Call[EmbeddingsBody]) -> Any:
         is_query=is_query(body.task) or is_query(body.input_type),
         truncate=truncation(body.truncate),
     )
-    assert result.dense is not None
     packed = "base64" in (body.encoding_format, body.embedding_type)
-    data = [Embedding(i, base64(row) if packed else row) for i, row in enumerate(result.dense)]
-    return EmbeddingsList(data, result.model, Usage(call.tokens, call.tokens))
+    return Answer(lambda: EmbeddingsList(_listed(result, packed), result.model, Usage(call.tokens, call.tokens)))
+
+
+def _listed(result: Embeddings, packed: bool) -> list[Embedding]:
+    assert result.dense is not None
+    return [Embedding(i, base64(row) if packed else row) for i, row in enumerate(result.dense)]
 
 
 def base64(vector: NDArray[Any]) -> str:

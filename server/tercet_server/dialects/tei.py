@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tercet.checkpoints.spec import ModelSpec
 from tercet.errors import InvalidInputError, TercetError, UnsupportedOperationError
 from tercet.types import Embeddings, EncodeChoices, Output
-from tercet_server.endpoint import Call, Dialect, Endpoint
+from tercet_server.endpoint import Answer, Call, Dialect, Endpoint
 from tercet_server.inputs import Inputs, items_of, truncation
 from tercet_server.service import Service
 
@@ -173,6 +174,10 @@ async def embed_all(service: Service, call: Call[Texts]) -> Any:
 async def embed_sparse(service: Service, call: Call[Texts]) -> Any:
     """Answer with the weights of each input's terms."""
     result = await _encode(service, call, call.body, "sparse")
+    return Answer(partial(_weights, result))
+
+
+def _weights(result: Embeddings) -> list[list[Weight]]:
     assert result.sparse is not None
     return [[Weight(*pair) for pair in zip(v.indices.tolist(), v.values.tolist(), strict=True)] for v in result.sparse]
 

@@ -6,7 +6,7 @@ import pytest
 from tercet.errors import ModelLoadingError, ModelNotFoundError
 from tercet_server.dialects import huggingface
 from tercet_server.dialects.tei import unit
-from tercet_server.endpoint import to_json
+from tercet_server.json_body import to_json
 
 pytestmark = pytest.mark.anyio
 TEXTS = ["hello world", "the quick brown fox", "words, words"]

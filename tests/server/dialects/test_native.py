@@ -1,6 +1,7 @@
 """Tercet's own interface: one answer in three forms, requests in three forms, models listed, errors in order."""
 
 import json
+import threading
 
 import msgspec
 import numpy as np
@@ -25,8 +26,9 @@ from tercet.wire import ARROW, JSON
 from tercet.wire.columns import read_embeddings_stream, read_scores_stream
 from tercet.wire.models import read_model
 from tercet.wire.requests import encode_document, request_body, score_document
-from tercet.wire.results import read_embeddings, read_scores
+from tercet.wire.results import embeddings_document, read_embeddings, read_scores
 from tercet.wire.stream import write_stream
+from tercet_server.dialects import native
 from tercet_server.dialects.native import ErrorBody, error, sdk_error
 from tercet_server.dialects.native_bodies import EncodeAnswer, Model, Models, ScoreAnswer
 from tercet_server.msgpack import MSGPACK, pack, unpack
@@ -59,6 +61,20 @@ async def test_three_forms_hold_the_same_bits_as_the_engine(client, engine, mode
     ):
         assert_same(result, expected, but=("timings", "model"))
         assert result.model == "m3" and result.timings.total_ms > 0
+
+
+async def test_a_large_answer_is_written_on_another_thread(client, engine, models, monkeypatch):
+    writers = []
+
+    def document(result):
+        writers.append(threading.current_thread())
+        return embeddings_document(result)
+
+    monkeypatch.setattr(native, "embeddings_document", document)
+    for texts in (TEXTS, TEXTS * 25, ["the quick brown fox " * 60] * 16):
+        answer = await client.post(AT, json={"items": texts})
+        assert_same(read_embeddings(answer.json()), engine.encode(models["m3"], texts), but=("timings", "model"))
+    assert [thread is threading.current_thread() for thread in writers] == [True, False, False]
 
 
 async def test_scores_have_three_forms_too(client, engine, models):
