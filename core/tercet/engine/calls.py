@@ -26,6 +26,18 @@ class Columns(Protocol):
         ...
 
 
+class _Outcome(Future[None]):
+    """A future that lets go of its callbacks once it has called them.
+
+    They lead back to the call that waits for it: a circle, in which its rows would stay until the garbage collector
+    comes round.
+    """
+
+    def _invoke_callbacks(self) -> None:
+        super()._invoke_callbacks()  # type: ignore[misc]
+        self._done_callbacks.clear()  # type: ignore[attr-defined]
+
+
 class Call:
     """One request of n items: what is still missing, what has arrived, and who waits for it. Thread-safe.
 
@@ -36,7 +48,7 @@ class Call:
         started_at: seconds, by the monotonic clock.
         here: whether its caller, who waits on a thread, runs its batch on it where it can (`Dispatcher.run_here`).
         on_progress: called with the number of finished items, on whichever thread finished them.
-        on_room: called when items have left the device, so that more may be fed.
+        on_room: called when items have left the device, so that more may be fed; neither once it is done.
         tokenization_s: seconds spent on tokenising its items so far.
     """
 
@@ -44,7 +56,7 @@ class Call:
         self.columns, self.here = columns, here
         self.tokens = np.zeros(size, np.int32)
         self.truncated = np.zeros(size, np.bool_)
-        self.done: Future[None] = Future()
+        self.done: Future[None] = _Outcome()
         self.started_at = time.monotonic()
         self.on_progress = on_progress
         self.on_room: Callable[[], None] | None = None
@@ -106,13 +118,13 @@ class Call:
             self.columns.put(places, rows)
             self._remaining -= len(places)
             self.in_flight_tokens -= int(self.tokens[places].sum())
-            finished = self.finished
-        if self.on_progress is not None:
-            self.on_progress(finished)
+            finished, on_progress, on_room = self.finished, self.on_progress, self.on_room
+        if on_progress is not None:
+            on_progress(finished)
         if finished == len(self):
             self._resolve(lambda: self.done.set_result(None))
-        elif self.on_room is not None:
-            self.on_room()
+        elif on_room is not None:
+            on_room()
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error; the first outcome counts."""
@@ -120,9 +132,10 @@ class Call:
 
     def cancel(self) -> None:
         """End the call without a result: nobody waits any more."""
-        self.done.cancel()
+        self._resolve(self.done.cancel)
 
-    def _resolve(self, resolve: Callable[[], None]) -> None:
+    def _resolve(self, resolve: Callable[[], object]) -> None:
         # Futures settle a race between two outcomes themselves: the second one raises.
         with contextlib.suppress(InvalidStateError):
             resolve()
+        self.on_room = self.on_progress = None  # which lead back here as well
