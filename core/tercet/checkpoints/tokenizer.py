@@ -42,6 +42,8 @@ class Tokenizer:
         backend.no_padding()
         self._backend = backend
         self._special = dict(special or {})
+        # Now, and not with the first text, for which an event loop may wait: it takes 10 ms.
+        self._words = Words(backend) if Words.may_split(backend) else None
 
     @classmethod
     def from_directory(cls, directory: Path) -> Tokenizer:
@@ -215,10 +217,6 @@ class Tokenizer:
     @cached_property
     def _cuttable(self) -> frozenset[Side]:
         return cuttable(self._backend)
-
-    @cached_property
-    def _words(self) -> Words | None:
-        return Words(self._backend) if Words.may_split(self._backend) else None
 
     def _encode(self, texts: Sequence[str]) -> list[Ids]:
         return tokenized(self._backend, list(texts)) if self._words is None else self._words.encode(texts)

@@ -28,7 +28,7 @@ class WordTable:
     """
 
     def __init__(self) -> None:
-        lookup_kernel()  # compiled here, and not before a first text, for which an event loop may wait
+        lookup_kernel()  # compiled here, and not before a first text
         self._lock = Lock()
         self._scratch, self._scratch_at = np.empty(0, np.int64), 0
         self._given = np.empty(len(LookupWords._fields), np.int64)
