@@ -1,4 +1,4 @@
-"""Claim: no request holds up the server's event loop for more than 2 ms, whatever it asks for and gets back.
+"""Claim: requests hold up the server's event loop for no more than 2 ms, but for bodies of megabytes.
 
 The server runs on a thread of this process, on asyncio's own loop, whose callbacks are timed; requests come from
 another process. Of each load: the longest callback in processor time of its thread, which is what the code takes, and

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, models, normalizers
 from support.tiny_tokenizers import KINDS, tiny
 from tercet.checkpoints import word_table, words
 from tercet.checkpoints.template import Ids
+from tercet.checkpoints.tokenizer import Tokenizer
 from tercet.checkpoints.word_table import WordTable
 from tercet.checkpoints.words import Words
 
@@ -201,3 +202,15 @@ def test_threads_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [[ids(tokenizer, text) for text in texts] for texts in given] * 3
     assert [[part.tolist() for part in each] for each in found] == expected
     assert max(cleared) > 50
+
+
+def test_the_lookup_is_compiled_when_a_tokeniser_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, kernel = [], word_table.lookup_kernel
+
+    def lookup_kernel() -> Any:
+        asked.append("asked")
+        return kernel()
+
+    monkeypatch.setattr(word_table, "lookup_kernel", lookup_kernel)
+    Tokenizer(tiny("wordpiece"))
+    assert asked

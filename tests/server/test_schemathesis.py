@@ -29,8 +29,6 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-# The same each time unless they are searched for, so that more of them would find what they found before.
-MANY = 200 if hypothesis_settings.get_current_profile_name() == "search" else 60
 
 
 def described() -> Any:
@@ -92,6 +90,6 @@ def test_answers_are_those_described(operation, data, url):
 
 
 @pytest.mark.slow
-@drawn(examples=MANY)
+@drawn(examples=200)
 def test_many_answers_are_those_described(operation, data, url):
     agrees(data.draw(OPERATIONS[operation].as_strategy()), url)
