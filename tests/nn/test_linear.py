@@ -12,6 +12,7 @@ from torch import nn
 from tercet.nn import packed as packed_module
 from tercet.nn.activations import ACTIVATIONS
 from tercet.nn.by_rows import RowWeight
+from tercet.nn.by_tiles import TileWeight
 from tercet.nn.linear import Linear, _by_cublas, even_rows, kernel_name, layout_of, prepare
 from tercet.nn.packed import OneDnnWeight, PackedWeight, packing, packings
 
@@ -20,6 +21,7 @@ from tercet.nn.packed import OneDnnWeight, PackedWeight, packing, packings
 SHAPES = [(1, 16, 32), (3, 33, 7), (3, 33, 70), (13, 136, 33), (17, 384, 1536), (600, 96, 48), (513, 136, 33)]
 KINDS: list[tuple[type[PackedWeight], torch.dtype]] = [
     (RowWeight, torch.float32),
+    (TileWeight, torch.float32),
     (OneDnnWeight, torch.float32),
     (OneDnnWeight, torch.bfloat16),
 ]
@@ -114,22 +116,25 @@ def test_the_kernel_is_named_by_what_can_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lanes", "lacking", "expected"),
+    ("lanes", "tiles", "lacking", "expected"),
     [
-        (16, None, [RowWeight, OneDnnWeight]),
-        (8, None, [RowWeight, OneDnnWeight]),
-        (16, OneDnnWeight, [RowWeight]),
-        (4, None, [OneDnnWeight]),
-        (None, None, [OneDnnWeight]),
+        (16, True, None, [TileWeight, RowWeight, OneDnnWeight]),
+        (16, False, None, [RowWeight, OneDnnWeight]),
+        (8, False, None, [RowWeight, OneDnnWeight]),
+        (16, False, OneDnnWeight, [RowWeight]),
+        (4, False, None, [OneDnnWeight]),
+        (None, False, None, [OneDnnWeight]),
     ],
 )
 def test_the_processor_decides_what_multiplies(
     lanes: int | None,
+    tiles: bool,
     lacking: type[PackedWeight] | None,
     expected: list[type[PackedWeight]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(packed_module, "vector_shape", lambda: lanes and (lanes, 16))
+    monkeypatch.setattr(packed_module, "has_tiles", lambda: tiles)
     monkeypatch.setattr(packed_module, "runs", lambda packed, dtype: packed is not lacking)
     assert list(packings.__wrapped__(torch.float32)) == expected
 

@@ -7,15 +7,22 @@ import torch
 from torch import Tensor
 
 from tercet.nn.by_rows import RowWeight
+from tercet.nn.by_tiles import TileWeight
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.pairs import has_pairs
+from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.packed import PackedWeight
 from tercet.nn.team import compute_with
 
 WEIGHT = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
-RUNS = {RowWeight: vector_shape() is not None, Int8Weight: has_int8(), Int16Weight: has_pairs()}
+RUNS = {
+    RowWeight: vector_shape() is not None,
+    TileWeight: has_tiles(),
+    Int8Weight: has_int8(),
+    Int16Weight: has_pairs(),
+}
 
 
 @pytest.fixture(params=RUNS, ids=lambda kind: kind.name)

@@ -25,9 +25,10 @@ from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import DenseHead, Normalize
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.product_kernel import panels_shape
-from tercet.nn.linear import Linear, prepare
+from tercet.nn.linear import Linear, layout_of, prepare
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
+from tercet.nn.products import vectors_for
 from tercet.nn.programs import MOST_SEQUENCES, MOST_TOKENS, UntraceableError, traced
 from tercet.nn.team import compute_with, noted
 
@@ -298,7 +299,10 @@ def test_no_more_cores_than_the_largest_product_has_units(
         program.run(PackedBatch.of(draw([tokens // 2] * 2)))
     shape = vector_shape()
     assert shape is not None
-    assert asked == [panels_shape(64, 3 * 64)[0] * (blocks if shape[1] >= 32 else blocks_by_avx2)]
+    kind, width = layout_of(bert), 3 * 64
+    assert kind is not None and issubclass(kind, RowWeight)
+    panels = panels_shape(64, width, vectors_for(width, kind.numbers))[0]
+    assert asked == [panels * (blocks if shape[1] >= 32 else blocks_by_avx2)]
 
 
 def test_what_is_noted_does_not_run() -> None:

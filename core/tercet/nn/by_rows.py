@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tercet.nn.jit.product_kernel import fits, product_kernel, vectors_of
+from tercet.nn.jit.product_kernel import fits
 from tercet.nn.mapped import bring_in
-from tercet.nn.products import finished, in_panels, panel_bytes, product
+from tercet.nn.products import Numbers, Rows, finished, in_panels, kernel, panel_bytes, product
 
 
 class RowWeight:
@@ -23,6 +23,7 @@ class RowWeight:
 
     name: ClassVar[str] = "tercet"
     fineness: ClassVar[int | None] = None
+    numbers: ClassVar[Numbers] = "floats"  # that it is multiplied in
 
     def __init__(self, *parts: Tensor) -> None:
         self._widths = [len(part) for part in parts]
@@ -45,7 +46,7 @@ class RowWeight:
     @property
     def nbytes(self) -> int:
         """How many bytes it takes in panels."""
-        return panel_bytes(self._depth, self._width)
+        return panel_bytes(self._depth, self._width, self.numbers)
 
     def lay(self, place: Tensor | None = None) -> None:
         """Lay the weight into panels, on the calling thread; products may be under way on others.
@@ -56,8 +57,8 @@ class RowWeight:
         parts, laid = self._held
         if laid:
             return
-        panels = in_panels(torch.cat(parts) if len(parts) > 1 else parts[0], place)
-        product_kernel(True, vectors_of(self._width), False)  # compiled here, or the next product would wait for that
+        panels = in_panels(torch.cat(parts) if len(parts) > 1 else parts[0], self.numbers, place)
+        kernel(True, self._width, self.numbers)  # compiled here, or the next product would wait for that
         self._held = [panels], True
 
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
@@ -65,9 +66,12 @@ class RowWeight:
         assert x.dtype == torch.float32 and x.shape[-1] == self._depth, "the kernel reads memory, and takes it to be so"
         parts, laid = self._held
         held = [*zip(parts, [self._width] if laid else self._widths, strict=True)]
-        bias = self._nothing if bias is None else bias
+        bias, rows = self._nothing if bias is None else bias, self._rows(x)
 
         def compute(activation: str | None, residual: Tensor | None) -> Tensor:
-            return product(x, held, laid=laid, bias=bias, activation=activation, residual=residual)
+            return product(rows, held, laid=laid, bias=bias, activation=activation, residual=residual)
 
         return finished(compute, activation, residual)
+
+    def _rows(self, x: Tensor) -> Rows:
+        return Rows(x.contiguous(), x.shape[:-1], self._depth)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tercet.nn.compiled_rows import fills
 from tercet.nn.jit.pairs import PairingWords, pairing_kernel
-from tercet.nn.jit.product_kernel import fits, product_kernel, vectors_of
+from tercet.nn.jit.product_kernel import fits
 from tercet.nn.jit.rows import units_of
-from tercet.nn.products import Units, finished, in_panels, product
+from tercet.nn.products import Rows, finished, in_panels, kernel, product
 from tercet.nn.team import together
 
 
@@ -33,9 +33,9 @@ class Int16Weight:
 
     def __init__(self, weight: Tensor) -> None:
         rounded, self._scales = _round(weight.float().contiguous(), weight=True)
-        self._panels = in_panels(rounded.view(torch.float32))
+        self._panels = in_panels(rounded.view(torch.float32), "pairs")
         self._nothing = torch.zeros(len(weight))
-        product_kernel(True, vectors_of(len(weight)), True)  # compiled here, and not in a batch
+        kernel(True, len(weight), "pairs")  # compiled here, and not in a batch
 
     @staticmethod
     def fits(weight: Tensor) -> bool:
@@ -46,16 +46,17 @@ class Int16Weight:
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return activation(x Wᵀ + b) + residual for x (T, in) float32."""
         rounded, steps = _round(x.contiguous(), weight=False)
+        rows = Rows(rounded, x.shape[:-1], x.shape[-1] // 2, "pairs", steps)
 
         def compute(activation: str | None, residual: Tensor | None) -> Tensor:
             return product(
-                rounded,
+                rows,
                 [(self._panels, len(self._scales))],
                 laid=True,
                 bias=self._nothing if bias is None else bias,
                 activation=activation,
                 residual=residual,
-                units=Units(steps, self._scales),
+                scales=self._scales,
             )
 
         return finished(compute, activation, residual)

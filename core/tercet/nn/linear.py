@@ -67,15 +67,16 @@ class Linear(nn.Module):
         rounds = dtype is not None and is_rounded(dtype)
         if self._parts:
             parts, self._parts = self._parts, ()
-            if not rounds and all(packing(part.dtype, part) is RowWeight for part in parts):
-                self.packed = RowWeight(*parts)
+            layouts = {packing(part.dtype, part) for part in parts}
+            if not rounds and len(layouts) == 1 and (layout := layouts.pop()) and issubclass(layout, RowWeight):
+                self.packed = layout(*parts)
                 return
             self.weight = nn.Parameter(torch.cat(list(parts)), requires_grad=False)
         if self.weight is None or self.weight.device.type != "cpu":
             return
         rounded = packing(dtype, self.weight) if rounds and dtype is not None else None
         layout = rounded or packing(self.weight.dtype, self.weight)
-        if layout is not None and only in (None, layout):
+        if layout is not None and (only is None or issubclass(layout, only)):
             self.packed = layout(self.weight.detach())
             self.weight = None
 

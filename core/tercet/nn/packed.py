@@ -10,10 +10,12 @@ from torch import Tensor
 
 from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
+from tercet.nn.by_tiles import TileWeight
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.pairs import has_pairs
+from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.processor import has_avx512
 
 # oneDNN's own name and algorithm for each activation that it can fuse into the product.
@@ -109,7 +111,9 @@ def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
         layouts = (OneDnnWeight,)
     shape = vector_shape()  # with vectors of four, on ARM, our kernel has not been measured
     ours = dtype == torch.float32 and shape is not None and shape[0] > 4
-    return (RowWeight, *layouts) if ours else layouts
+    if not ours:
+        return layouts
+    return (TileWeight, RowWeight, *layouts) if has_tiles() else (RowWeight, *layouts)
 
 
 def packing(dtype: torch.dtype, weight: Tensor | None = None) -> type[PackedWeight] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tercet.nn.activations import finish
+from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.product_kernel import (
     PanelsWords,
     ProductWords,
@@ -18,20 +19,28 @@ from tercet.nn.jit.product_kernel import (
     product_kernel,
     vectors_of,
 )
+from tercet.nn.jit.tile_product import panel_vectors, tile_kernel
 from tercet.nn.team import together
 
+Numbers = Literal["floats", "pairs", "parts"]  # what is multiplied: see `jit/pairs.py` and `jit/parts.py`
 _FUSED = (None, "gelu")  # activations that our kernels compute
 
 
-class Units(NamedTuple):
-    """What a one of int16 is worth, float32.
+class Rows(NamedTuple):
+    """Rows of x as a kernel reads them.
 
     Attributes:
-        steps: (rows,), of each row of x. scales: (width,), of each row of the weight.
+        memory: of float32 or of pairs. shape: (…), whose product they are. depth: numbers of each, or pairs.
+        numbers: what is multiplied. steps: of pairs, (rows,) float32, what a one of each row is worth.
+        parts: of float32 that are multiplied so, theirs.
     """
 
-    steps: Tensor
-    scales: Tensor
+    memory: Tensor
+    shape: torch.Size
+    depth: int
+    numbers: Numbers = "floats"
+    steps: Tensor | None = None
+    parts: Tensor | None = None
 
 
 def finished(
@@ -43,63 +52,76 @@ def finished(
     return finish(product(None, None), activation, residual)
 
 
-def panel_bytes(depth: int, width: int) -> int:
+def vectors_for(width: int, numbers: Numbers) -> int:
+    """Return how many vectors wide the panels of a weight are."""
+    return panel_vectors(width) if numbers == "parts" else vectors_of(width)
+
+
+def kernel(laid: bool, width: int, numbers: Numbers) -> Compiled:
+    """Return what multiplies by such a weight."""
+    vectors = vectors_for(width, numbers)
+    return tile_kernel(laid, vectors) if numbers == "parts" else product_kernel(laid, vectors, numbers == "pairs")
+
+
+def panel_bytes(depth: int, width: int, numbers: Numbers) -> int:
     """Return how many bytes a weight (width, depth) takes in panels."""
-    return math.prod(panels_shape(depth, width)) * torch.float32.itemsize
+    return math.prod(panels_shape(depth, width, vectors_for(width, numbers))) * torch.float32.itemsize
 
 
-def in_panels(weight: Tensor, place: Tensor | None = None) -> Tensor:
+def in_panels(weight: Tensor, numbers: Numbers, place: Tensor | None = None) -> Tensor:
     """Return a weight (width, depth) of float32, or what is as long, in panels.
 
     Args:
+        numbers: what it will be multiplied in.
         place: (`panel_bytes`,) uint8 for them, or None for memory of their own.
     """
     width, depth = weight.shape
-    shape = panels_shape(depth, width)
+    vectors = vectors_for(width, numbers)
+    shape = panels_shape(depth, width, vectors)
     panels = weight.new_empty(shape) if place is None else place.view(torch.float32).view(shape)
     words = PanelsWords(weight.data_ptr(), panels.data_ptr(), depth, width, units=len(panels))
-    together(panels_kernel(vectors_of(width)), words)
+    together(panels_kernel(vectors), words)
     return panels
 
 
 def product(
-    x: Tensor,
+    x: Rows,
     parts: Sequence[tuple[Tensor, int]],
     *,
     laid: bool,
     bias: Tensor,
     activation: str | None,
     residual: Tensor | None,
-    units: Units | None = None,
+    scales: Tensor | None = None,
 ) -> Tensor:
     """Return activation(x Wᵀ + b) + residual, (…, width) float32.
 
     Args:
-        x: (…, depth) float32, or (…, 2 depth) int16 with its `units`.
         parts: of the weight, one after another, (width, depth) each, or one in panels, `laid`; and how wide they are.
         bias: (width,). activation: None or "gelu". residual: (…, width), without gaps.
+        scales: of pairs, (width,) float32, what a one of each row of the weight is worth.
     """
-    x = x.contiguous().view(torch.float32)
-    depth, width = x.shape[-1], sum(width for _, width in parts)
-    rows, cores = x.numel() // depth, torch.get_num_threads()
-    y = x.new_empty(*x.shape[:-1], width)
+    width, cores = sum(width for _, width in parts), torch.get_num_threads()
+    y = x.memory.new_empty(*x.shape, width, dtype=torch.float32)
     first = 0  # byte of a row of y that a part begins with
     for part, wide in parts:
         words = ProductWords.of(
-            x=x.data_ptr(),
+            vectors_for(wide, x.numbers),
+            x=x.memory.data_ptr(),
             weight=part.data_ptr(),
             bias=bias.data_ptr() + first,
             residual=0 if residual is None else residual.data_ptr() + first,
             y=y.data_ptr() + first,
-            rows=rows,
-            depth=depth,
+            rows=x.shape.numel(),
+            depth=x.depth,
             width=wide,
             step=width,
             gelu=int(activation == "gelu"),
             cores=cores,
-            steps=0 if units is None else units.steps.data_ptr(),
-            scales=0 if units is None else units.scales.data_ptr() + first,
+            steps=0 if x.steps is None else x.steps.data_ptr(),
+            scales=0 if scales is None else scales.data_ptr() + first,
+            parts=0 if x.parts is None else x.parts.data_ptr(),
         )
-        together(product_kernel(laid, vectors_of(wide), units is not None), words)
+        together(kernel(laid, wide, x.numbers), words)
         first += wide * y.itemsize
     return y

@@ -286,6 +286,7 @@ def _machine() -> llvm.TargetMachine:
     """Return this processor as LLVM sees it; a new one, since a compiler owns its own."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
     # LLVM halves vectors of 512 bits on Intel's processors, for the sake of code that rarely uses them.
     features = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
     target = llvm.Target.from_default_triple()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tercet.nn.jit.attention_kernel import AttentionWords
 from tercet.nn.jit.layer_kernels import GateWords, RotateWords
 from tercet.nn.jit.pairs import PairingWords
+from tercet.nn.jit.parts import PartingWords
 from tercet.nn.jit.pool_kernel import PoolWords
 from tercet.nn.jit.product_kernel import ProductWords
 from tercet.nn.jit.row_kernels import EmbedWords, NormWords, RmsWords, UnitWords
@@ -54,6 +55,7 @@ LINKS: dict[type[Words], tuple[Link, ...]] = {
     RotateWords: _ROWS,
     GateWords: _ROWS,
     PairingWords: _ROWS,
+    PartingWords: _ROWS,
     PoolWords: (("spans", "spans", None), ("units", "sequences", None)),
     AttentionWords: (("extents", "extents", None), ("units", "sequences", "heads")),
     ProductWords: (("rows", "tokens", None), ("cores", "cores", None), ("units", "token_blocks", "panels")),

@@ -37,6 +37,7 @@ class ProductWords(NamedTuple):
         rows, depth, width: the shape; `fits` says which can be. step: numbers from a row of y and residual to the next.
         gelu: 1 if GELU follows, else 0. panels: of the weight. cores: that share the work.
         steps, scales: of pairs, addresses of (rows,) and of (width,) float32: what a one of x and of the weight is.
+        parts: of x, where tiles are multiplied, as `parts.PartingWords` has them, and else 0.
         units, next, done: see `words.Words`.
     """
 
@@ -54,14 +55,15 @@ class ProductWords(NamedTuple):
     cores: int
     steps: int
     scales: int
+    parts: int
     units: int
     next: int = 0
     done: int = 0
 
     @classmethod
-    def of(cls, rows: int, depth: int, width: int, **others: int) -> Self:
-        """Return the words for a product of this shape."""
-        panels = panels_shape(depth, width)[0]
+    def of(cls, vectors: int, rows: int, depth: int, width: int, **others: int) -> Self:
+        """Return the words for a product of this shape, whose panels are so many vectors wide."""
+        panels = panels_shape(depth, width, vectors)[0]
         units = panels * blocks_of(rows)
         return cls(rows=rows, depth=depth, width=width, panels=panels, units=units, **others)
 
@@ -115,12 +117,12 @@ def vectors_of(width: int) -> int:
     return 3 if registers >= 32 and 3 * lanes <= width and computed <= width * (1 + _WASTE) else 2
 
 
-def panels_shape(depth: int, width: int) -> tuple[int, int, int]:
-    """Return how many panels a weight has, and the columns and rows of one.
+def panels_shape(depth: int, width: int, vectors: int) -> tuple[int, int, int]:
+    """Return how many panels a weight has that are so many vectors wide, and the columns and rows of one.
 
     The last panel ends where the weight does, and so begins with rows of the one before where the weight fills none.
     """
-    wide = vectors_of(width) * _shape()[0]
+    wide = vectors * _shape()[0]
     return -(-width // wide), depth, wide
 
 
@@ -159,7 +161,13 @@ def _first(panel: Int, width: Int, wide: int) -> Int:
 
 
 class Product:
-    """Writes the code."""
+    """Writes the code.
+
+    Attributes:
+        deep: columns of a weight that are turned at once.
+    """
+
+    deep = DEPTH
 
     def __init__(self, code: Code, laid: bool, vectors: int, pairs: bool) -> None:
         self.code, self.laid, self.pairs = code, laid, pairs
@@ -177,27 +185,30 @@ class Product:
         self.block_rows = _block_rows()
         self.sums = code.scratch(self.block_rows * self.wide)
         before = code.lanes * self.wide  # where `turn` puts columns from before the corner
-        self.turned = Memory(code, code.scratch(DEPTH * self.wide + before).at(before))
+        self.turned = Memory(code, code.scratch(self.deep * self.wide + before).at(before))
 
     def write(self) -> None:
         """Write a loop over panels and blocks of rows; threads that run it share them out.
 
         What two panels hold is computed alike and written twice.
         """
-        code = self.code
-        panels = code.word(self.word.panels)
-        with code.shared_loop(self.word) as unit:
+        panels = self.code.word(self.word.panels)
+        with self.code.shared_loop(self.word) as unit:
             panel = unit % panels
-            first = _first(panel, self.width, self.wide)
             top = unit // panels * self.block_rows
             count = (self.rows - top).least(self.block_rows)
-            with code.loop(self.depth, step=DEPTH) as start:
-                block = Block(self, panel, first, top, start)
-                if code.registers >= 32:
-                    self._tall_and_short(block, count)
-                else:
-                    self._even(block, count)
-            self._finish(top, first, count)
+            self.unit(panel, _first(panel, self.width, self.wide), top, count)
+
+    def unit(self, panel: Int, first: Int, top: Int, count: Int) -> None:
+        """Write the product of some rows, from `top` on, with a panel, whose rows of the weight begin with `first`."""
+        code = self.code
+        with code.loop(self.depth, step=DEPTH) as start:
+            block = Block(self, panel, first, top, start)
+            if code.registers >= 32:
+                self._tall_and_short(block, count)
+            else:
+                self._even(block, count)
+        self.finish(top, first, code.number(0), count)
 
     def _tall_and_short(self, block: Block, count: Int) -> None:
         """Write tiles that are as tall as can be, and short ones for what is left."""
@@ -244,11 +255,14 @@ class Product:
             with fewer:
                 self._of_height(height - 1, block, row, rows, fetch)
 
-    def _finish(self, top: Int, first: Int, count: Int) -> None:
-        """Write activation(sums + bias) + residual, of pairs in place of sums those times the sizes of their ones."""
+    def finish(self, top: Int, first: Int, start: Int, stop: Int) -> None:
+        """Write activation(sums + bias) + residual of some rows of a unit.
+
+        Of pairs, what stands for sums is those times the sizes of their ones.
+        """
         code = self.code
         gelu, added = code.word(self.word.gelu) > 0, code.word(self.word.residual) > 0
-        with code.loop(count) as row:
+        with code.loop(stop, start=start) as row:
             for at in self.columns:
                 place = (top + row) * self.step + first + at
                 total = code.variable(self._scaled(top + row, first + at, self.sums.load(row * self.wide + at)))

@@ -30,8 +30,13 @@ def units_of(rows: int) -> int:
 @contextmanager
 def each_row(code: Code, word: RowWords) -> Iterator[Int]:
     """Repeat what follows for each row, a unit of work at a time."""
-    rows = code.word(word.rows)
-    with code.shared_loop(word) as unit:
-        first = unit * _ROWS
-        with code.loop((first + _ROWS).least(rows), start=first) as row:
-            yield row
+    with code.shared_loop(word) as unit, rows_of(code, word, unit) as row:
+        yield row
+
+
+@contextmanager
+def rows_of(code: Code, word: RowWords, unit: Int) -> Iterator[Int]:
+    """Repeat what follows for each row of a unit of work."""
+    first = unit * _ROWS
+    with code.loop((first + _ROWS).least(code.word(word.rows)), start=first) as row:
+        yield row

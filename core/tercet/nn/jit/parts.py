@@ -1,0 +1,97 @@
+"""Parts: a float32 as the sum of three bfloat16, whose products AMX adds up ten times as fast as those of float32.
+
+Each part is what the one before left, rounded to bfloat16's eight bits, and the last leaves nothing: 24 bits are three
+times eight. Of the nine products of two numbers' parts the six largest are computed, exactly, and added in float32;
+the others together are below 2⁻²³ of the whole, about what float32 rounds off (Henry, Tang & Heinecke 2019,
+doi:10.1109/ARITH.2019.00019).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+
+from tercet.nn.jit.code import Code, Kernel
+from tercet.nn.jit.rows import rows_of
+from tercet.nn.jit.tiles import ROWS, TILE, WORDS
+from tercet.nn.jit.values import Memory, Vector
+
+PARTS = 3
+STEP = 2 * WORDS  # columns whose parts are a row of a tile; a word has those of columns i and i + 16
+# Which part of x is multiplied with which of the weight: the smallest products first, one tile or two read anew each.
+PRODUCTS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+_HALF, _UPPER = 1 << 15, 0xFFFF0000
+
+
+class PartingWords(NamedTuple):
+    """The words of `parting_kernel`.
+
+    Attributes:
+        x: address of (rows, width) float32. tiles: of (⌈rows / 16⌉, width / 32, 3, 16, 16) words, its parts.
+        rows, width: the shape. units, next, done: see `words.Words`.
+    """
+
+    x: int
+    tiles: int
+    rows: int
+    width: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+
+_WORD = PartingWords(*range(len(PartingWords._fields)))  # where each is
+
+
+def parts_of(low: Vector, high: Vector, rounded: bool) -> list[Vector]:
+    """Return the words of each part of two vectors, those of `low` in the lower halves.
+
+    Cut off instead of `rounded`, parts cost a quarter less, and are all of the number's sign: the products that are
+    left out then add up, unless the other number's parts are rounded.
+    """
+    words = []
+    for _ in range(PARTS - 1):
+        upper, lower = (_shortened(x, rounded) for x in (high, low))
+        words.append(_both(lower, upper))
+        high, low = high - upper, low - lower
+    return [*words, _both(low, high)]
+
+
+def _shortened(x: Vector, rounded: bool) -> Vector:
+    """Return numbers with bfloat16's bits alone, rounded with ties away from zero or cut off."""
+    code, b, bits = x.code, x.code.b, _whole(x)
+    half, upper = (ir.Constant(code.integers, [number] * code.lanes) for number in (_HALF, _UPPER))
+    return Vector(code, b.bitcast(b.and_(b.add(bits, half) if rounded else bits, upper), code.vector))
+
+
+def _both(low: Vector, high: Vector) -> Vector:
+    """Return words of two bfloat16 each, given as float32 of which the lower halves are zeros."""
+    code, b = low.code, low.code.b
+    shift = ir.Constant(code.integers, [16] * code.lanes)
+    return Vector(code, b.bitcast(b.or_(b.lshr(_whole(low), shift), _whole(high)), code.vector))
+
+
+def _whole(x: Vector) -> Any:
+    return x.code.b.bitcast(x.value, x.code.integers)
+
+
+@Kernel
+def parting_kernel(code: Code) -> None:
+    """Write rows in parts, as tiles; rows of the last one that are none of x stay as they are.
+
+    Up to a tile of rows nothing is written: a product makes their parts itself, which takes less time than a step here.
+    """
+    x, tiles = (Memory(code, code.pointer(at)) for at in (_WORD.x, _WORD.tiles))
+    steps = code.word(_WORD.width) // STEP
+    several = code.word(_WORD.rows) > ROWS
+    with (
+        code.shared_loop(_WORD) as unit,
+        code.when(several),
+        code.loop(steps) as step,
+        rows_of(code, _WORD, unit) as row,
+    ):
+        at = (row * steps + step) * STEP
+        tile = (row // ROWS * steps + step) * (PARTS * TILE) + row % ROWS * WORDS
+        for part, words in enumerate(parts_of(x.load(at), x.load(at + WORDS), rounded=True)):
+            tiles.store(words, tile + part * TILE)

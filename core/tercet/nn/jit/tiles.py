@@ -1,0 +1,80 @@
+"""Tiles: the registers of AMX, 16 rows of 64 bytes each, and what a processor does with whole ones (Intel's SDM, 3)."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from tercet.nn.jit.code import Code, vector_shape
+from tercet.nn.jit.values import Int, Memory
+
+ROWS, WORDS = 16, 16  # of a tile; a word has four bytes
+TILE = ROWS * WORDS  # words
+COUNT = 8  # tiles that there are
+_BYTE, _WORD = ir.IntType(8), ir.IntType(64)
+_NOTHING, _POINTER = ir.VoidType(), ir.PointerType()
+_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: `arch_prctl`, ARCH_REQ_XCOMP_PERM
+
+
+@cache
+def has_tiles() -> bool:
+    """Whether the processor has tiles of bfloat16, and the system lets this process use them from now on."""
+    features = llvm.get_host_cpu_features()
+    if vector_shape() != (WORDS, 32) or not all(features.get(name) for name in ("amx-tile", "amx-bf16")):
+        return False
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    refused: int = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA)
+    return not refused
+
+
+class Tiles:
+    """Writes what is done with tiles, each of which is known by its number, in a function that has set them up."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+
+    def set_up(self) -> None:
+        """Have all tiles hold 16 rows of 64 bytes."""
+        shape = bytes([1, 0]) + bytes(14) + bytes([64, 0]) * COUNT + bytes(16) + bytes([ROWS]) * COUNT + bytes(8)
+        kind = ir.ArrayType(_BYTE, len(shape))
+        held = ir.GlobalVariable(self.code.module, kind, "tiles")
+        held.global_constant, held.linkage, held.align = True, "internal", 64
+        held.initializer = ir.Constant(kind, bytearray(shape))
+        self._do("ldtilecfg", held)
+
+    def release(self) -> None:
+        """Give them up, so that the system has less to save for this thread."""
+        self._do("tilerelease")
+
+    def clear(self, tile: int) -> None:
+        """Fill a tile with zeros."""
+        self._do("tilezero", tile)
+
+    def load(self, tile: int, memory: Memory, offset: int | Int, step: int = WORDS) -> None:
+        """Read a tile's rows, which are `step` words apart."""
+        self._do("tileloadd64", tile, memory.at(offset), ir.Constant(_WORD, 4 * step))
+
+    def store(self, tile: int, memory: Memory, offset: int | Int, step: int = WORDS) -> None:
+        """Write a tile's rows, which are `step` words apart."""
+        self._do("tilestored64", tile, memory.at(offset), ir.Constant(_WORD, 4 * step))
+
+    def add_product(self, sums: int, rows: int, columns: int) -> None:
+        """Add to sums[i, j] those of all products of row i's bfloat16 with column j's, in float32."""
+        self._do("tdpbf16ps", sums, rows, columns)
+
+    def keep_awake(self) -> None:
+        """Use a vector, for a processor lays its vectors to sleep after some 2,500 cycles; to wake them takes 900."""
+        kind = ir.FunctionType(_NOTHING, [])
+        self.code.b.asm(kind, "vpaddd %zmm31, %zmm31, %zmm31", "~{xmm31}", [], True)
+
+    def _do(self, name: str, *given: Any) -> None:
+        values = [ir.Constant(_BYTE, value) if isinstance(value, int) else value for value in given]
+        kinds = [_POINTER if isinstance(value.type, ir.PointerType) else value.type for value in values]
+        self.code.b.call(self.code.function(f"llvm.x86.{name}", _NOTHING, *kinds), values)
