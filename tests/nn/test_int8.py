@@ -7,12 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tercet.nn import int8_tiles
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.int8_tiles import Int8TileWeight
 from tercet.nn.jit import code
 from tercet.nn.jit.rounding import finishing, rounding
+from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.linear import Linear, kernel_name, layout_of, prepare, rounding_saves
+from tercet.nn.packed import PackedWeight
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="this processor does not multiply int8")
+KINDS = [Int8Weight, Int8TileWeight] if has_tiles() else [Int8Weight]
 
 ACTIVATIONS = {None: lambda x: x, "gelu": F.gelu, "relu": F.relu, "tanh": torch.tanh}
 
@@ -35,14 +40,15 @@ def rounded_weights(weight: Tensor) -> Tensor:
     return (weight.double() / step).round() * step
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 70])
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 @pytest.mark.parametrize("added", [False, True])
-def test_products_of_rounded_numbers(rows: int, activation: str | None, added: bool) -> None:
+def test_products_of_rounded_numbers(kind: type[PackedWeight], rows: int, activation: str | None, added: bool) -> None:
     x, weight, bias = draw(rows, 64), draw(48, 64, seed=1) / 8, draw(48, seed=2)
     x[0, 5], x[-1, 63] = 20.0, -9.0  # numbers far from the rest, as layer norms leave them
     residual = draw(rows, 48, seed=3) if added else None
-    ours = Int8Weight(weight).multiply(x, bias, activation, residual)
+    ours = kind(weight).multiply(x, bias, activation, residual)
     expected = ACTIVATIONS[activation](F.linear(rounded_rows(x), rounded_weights(weight), bias.double()))
     expected = expected if residual is None else expected + residual
     # A number midway between two steps may be rounded either way: a step's product with a weight, at most.
@@ -50,11 +56,12 @@ def test_products_of_rounded_numbers(rows: int, activation: str | None, added: b
     assert (ours - expected).abs().median() <= 1e-5
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("outlier", [0.0, 30.0])
-def test_what_rounding_costs(outlier: float) -> None:
+def test_what_rounding_costs(kind: type[PackedWeight], outlier: float) -> None:
     x, weight = draw(200, 384), draw(1536, 384, seed=1) / 20
     x[:, 100] += outlier
-    ours = Int8Weight(weight).multiply(x, None, None, None)
+    ours = kind(weight).multiply(x, None, None, None)
     assert torch.cosine_similarity(ours, F.linear(x, weight)).min() >= 0.9998
 
 
@@ -64,6 +71,25 @@ def test_a_row_comes_out_the_same_among_any_number_of_others() -> None:
     for rows in (2, 5, 33):
         assert torch.equal(together[:rows], weight.multiply(x[:rows], None, "gelu", None))
     assert torch.equal(together[9:10], linear_of(draw(48, 64, seed=1))(x[9:10], activation="gelu"))
+
+
+@pytest.mark.skipif(not has_tiles(), reason="this processor has no tiles of int8")
+@pytest.mark.parametrize("width", [32, 48, 70, 200])
+def test_tiles_give_the_same_however_many_rows_there_are(width: int) -> None:
+    x, bias, residual = draw(1050, 192), draw(width, seed=2), draw(1050, width, seed=3)
+    weight = Int8TileWeight(draw(width, 192, seed=1))
+    together = weight.multiply(x, bias, "gelu", residual)
+    for rows in (1, 2, 15, 16, 17, 31, 32, 33, 48, 49, 65, 511, 512, 513, 528, 529, 1050):
+        assert torch.equal(weight.multiply(x[:rows], bias, "gelu", residual[:rows]), together[:rows]), rows
+    if width % 16 == 0:
+        library = Int8Weight(draw(width, 192, seed=1)).multiply(x, bias, "gelu", residual)
+        assert torch.allclose(together, library, rtol=0, atol=1e-6)
+
+
+def test_without_tiles_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_tiles, "has_tiles", lambda: False)
+    with pytest.raises(RuntimeError, match="no tiles"):
+        Int8TileWeight(torch.eye(64))
 
 
 def linear_of(weight: Tensor) -> Linear:
@@ -83,11 +109,12 @@ def test_narrower_vectors_agree(lanes: int, registers: int, monkeypatch: pytest.
     assert torch.equal(own, weight.multiply(x, None, "gelu", residual))
 
 
-def test_a_row_of_equal_numbers_and_a_weight_of_zeros() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_of_equal_numbers_and_a_weight_of_zeros(kind: type[PackedWeight]) -> None:
     weight = draw(48, 64, seed=1)
     weight[3] = 0
     x = torch.full((2, 64), 0.75)  # which makes no steps
-    out = Int8Weight(weight).multiply(x, None, None, None)
+    out = kind(weight).multiply(x, None, None, None)
     assert (out - F.linear(x.double(), rounded_weights(weight).nan_to_num(0))).abs().max() < 1e-5
     assert not out[:, 3].any()
 
@@ -100,5 +127,5 @@ def test_which_products_become_int8() -> None:
     assert not Int8Weight.fits(net[1].weight)
     assert rounding_saves(net, torch.int8) == 2 * 64 * 48
     prepare(net, dtype=torch.int8)
-    assert [layout_of(part) for part in net] == [Int8Weight, layout_of(net[1])] and layout_of(net[1]) is not Int8Weight
-    assert kernel_name(torch.device("cpu"), torch.int8) == "onednn-int8"
+    assert layout_of(net[0]) is KINDS[-1] and layout_of(net[1]) not in KINDS
+    assert kernel_name(torch.device("cpu"), torch.int8) == KINDS[-1].name

@@ -9,6 +9,7 @@ from torch import Tensor
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.by_tiles import TileWeight
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.int8_tiles import Int8TileWeight
 from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.pairs import has_pairs
@@ -21,6 +22,7 @@ RUNS = {
     RowWeight: vector_shape() is not None,
     TileWeight: has_tiles(),
     Int8Weight: has_int8(),
+    Int8TileWeight: has_tiles(),
     Int16Weight: has_pairs(),
 }
 

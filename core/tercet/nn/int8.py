@@ -30,11 +30,7 @@ class Int8Weight:
     fineness: ClassVar[int | None] = 3  # as for `OneDnnWeight`
 
     def __init__(self, weight: Tensor) -> None:
-        weight = weight.float()
-        self._scales = weight.abs().amax(1).clamp(min=1e-12) / 127
-        rounded = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._columns = rounded.T.contiguous()
-        self._sums = (rounded.float().sum(1) * self._scales).contiguous()
+        rounded, self._scales, self._columns, self._sums = rounded_weight(weight)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
         self._nothing = torch.zeros(len(weight))
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, [_ROWS, weight.shape[1]])
@@ -48,7 +44,7 @@ class Int8Weight:
     def multiply(self, x: Tensor, bias: Tensor | None, activation: str | None, residual: Tensor | None) -> Tensor:
         """Return activation(x Wᵀ + b) + residual for x (T, in) float32."""
         x = x.contiguous()
-        rounded, steps = _round(x)
+        rounded, steps = rounded_rows(x)
         weight = (self._weight, self._scales, self._zeros)
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, 0, *weight, None, 1.0, 0, torch.float32, "none", [], "none"
@@ -95,10 +91,18 @@ def _multiplies() -> bool:
         return False
 
 
-def _round(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (T, in) uint8 and (T, `ROW`) what is kept of each row."""
+def rounded_weight(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a weight (out, in) in int8, and of each row what a one is, the same by column, and the sum in float32."""
+    weight = weight.float()
+    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+    rounded = (weight / scales[:, None]).round().to(torch.int8)
+    return rounded, scales, rounded.T.contiguous(), (rounded.float().sum(1) * scales).contiguous()
+
+
+def rounded_rows(x: Tensor, even: int = 1) -> tuple[Tensor, Tensor]:
+    """Return (T, in) uint8, with memory for a multiple of so many rows, and (T, `ROW`) what is kept of each row."""
     rows, width = x.shape
-    out, steps = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows, ROW)
+    out, steps = torch.empty(-(-rows // even) * even, width, dtype=torch.uint8), torch.empty(rows, ROW)
     words = RoundingWords(x.data_ptr(), steps.data_ptr(), out.data_ptr(), rows, width, units_of(rows))
     together(rounding(), words)
-    return out, steps
+    return out[:rows], steps

@@ -12,6 +12,7 @@ from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.by_tiles import TileWeight
 from tercet.nn.int8 import Int8Weight, has_int8
+from tercet.nn.int8_tiles import Int8TileWeight
 from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.pairs import has_pairs
@@ -103,7 +104,7 @@ def is_rounded(dtype: torch.dtype) -> bool:
 def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
     """Return what products with weights of `dtype` are fastest by on this processor, first what is preferred."""
     if dtype == torch.int8:
-        return (Int8Weight,) if has_int8() else ()
+        return (Int8TileWeight, Int8Weight) if has_tiles() and has_int8() else (Int8Weight,) if has_int8() else ()
     if dtype == torch.int16:
         return (Int16Weight,) if has_pairs() else ()
     layouts: tuple[type[PackedWeight], ...] = ()

@@ -10,6 +10,7 @@ from tercet.nn.jit.pairs import PairingWords
 from tercet.nn.jit.parts import PartingWords
 from tercet.nn.jit.pool_kernel import PoolWords
 from tercet.nn.jit.product_kernel import ProductWords
+from tercet.nn.jit.rounding import ByteProductWords, RoundingWords
 from tercet.nn.jit.row_kernels import EmbedWords, NormWords, RmsWords, UnitWords
 from tercet.nn.jit.words import Words
 
@@ -58,5 +59,7 @@ LINKS: dict[type[Words], tuple[Link, ...]] = {
     PartingWords: _ROWS,
     PoolWords: (("spans", "spans", None), ("units", "sequences", None)),
     AttentionWords: (("extents", "extents", None), ("units", "sequences", "heads")),
+    RoundingWords: _ROWS,
+    ByteProductWords: (("rows", "tokens", None), ("units", "token_blocks", "panels")),
     ProductWords: (("rows", "tokens", None), ("cores", "cores", None), ("units", "token_blocks", "panels")),
 }

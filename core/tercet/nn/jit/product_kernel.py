@@ -152,10 +152,10 @@ def panels_kernel(code: Code, vectors: int) -> None:
     weight, panels = (Memory(code, code.pointer(at)) for at in (word.weight, word.panels))
     with code.shared_loop(word) as unit:
         panel = Memory(code, panels.at(unit * depth * wide))
-        turn(code, weight, panel, _first(unit, code.word(word.width), wide) * depth, depth, depth, wide)
+        turn(code, weight, panel, first_row(unit, code.word(word.width), wide) * depth, depth, depth, wide)
 
 
-def _first(panel: Int, width: Int, wide: int) -> Int:
+def first_row(panel: Int, width: Int, wide: int) -> Int:
     """Return the first row of a panel."""
     return (panel * wide).least(width - wide)
 
@@ -197,7 +197,7 @@ class Product:
             panel = unit % panels
             top = unit // panels * self.block_rows
             count = (self.rows - top).least(self.block_rows)
-            self.unit(panel, _first(panel, self.width, self.wide), top, count)
+            self.unit(panel, first_row(panel, self.width, self.wide), top, count)
 
     def unit(self, panel: Int, first: Int, top: Int, count: Int) -> None:
         """Write the product of some rows, from `top` on, with a panel, whose rows of the weight begin with `first`."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.rows import each_row
-from tercet.nn.jit.values import ByteMemory, Memory, Vector
+from tercet.nn.jit.values import ByteMemory, Int, Memory, Vector
 
 ROW = 6  # numbers that are kept of a row: step, low, the excess above and below, the place of each
 _LEAST_STEP = 1e-30  # of a row whose numbers are all the same
@@ -58,6 +59,34 @@ class FinishingWords(NamedTuple):
     residual: int
     rows: int
     width: int
+    units: int
+    next: int = 0
+    done: int = 0
+
+
+class ByteProductWords(NamedTuple):
+    """The words of `byte_product.byte_product_kernel`.
+
+    Attributes:
+        x: address of what `rounding` wrote, and memory to the end of a tile of 16 rows. weight: of tiles, as
+            `byte_product` has them. y: of (rows, width) float32. panels: of the weight.
+        steps, columns, scales, sums, bias, residual, rows, width: as in `FinishingWords`. depth: numbers of a row of x.
+        units, next, done: see `words.Words`.
+    """
+
+    x: int
+    weight: int
+    y: int
+    steps: int
+    columns: int
+    scales: int
+    sums: int
+    bias: int
+    residual: int
+    rows: int
+    depth: int
+    width: int
+    panels: int
     units: int
     next: int = 0
     done: int = 0
@@ -122,24 +151,56 @@ class _Two:
         return first, second
 
 
+@dataclass(frozen=True)
+class Finish:
+    """Writes what turns u · w of a row of x and a weight into x · w + bias.
+
+    Attributes:
+        steps: what `rounding` wrote. columns, scales, sums, bias: as in `FinishingWords`. width: of a row of y.
+    """
+
+    code: Code
+    steps: Memory
+    columns: ByteMemory
+    scales: Memory
+    sums: Memory
+    bias: Memory
+    width: Int
+
+    def row(self, row: Int) -> Callable[[Vector, Int], Vector]:
+        """Return what takes u · w times the weight's scales, and the column that it begins with."""
+        code, width = self.code, self.width
+        step, low, above, below = (self.steps.broadcast(row * ROW + at) for at in range(4))
+        above_at, below_at = (self.steps.whole(row * ROW + at) for at in (4, 5))
+
+        def finish(product: Vector, at: Int) -> Vector:
+            outside = above * self.columns.load(above_at * width + at)
+            outside = code.fma(below, self.columns.load(below_at * width + at), outside)
+            rest = code.fma(low, self.sums.load(at), code.fma(outside, self.scales.load(at), self.bias.load(at)))
+            return code.fma(product, step, rest)
+
+        return finish
+
+
 @Kernel
 def finishing(code: Code, activation: str | None, added: bool) -> None:
     """Write y ← activation(step · y + low · sums + excesses + bias) + residual, `added` if there is a residual."""
     word = FinishingWords(*range(len(FinishingWords._fields)))
-    y, steps, scales, sums, bias, residual = (
-        Memory(code, code.pointer(at)) for at in (word.y, word.steps, word.scales, word.sums, word.bias, word.residual)
-    )
-    columns = ByteMemory(code, code.pointer(word.columns))
-    width = code.word(word.width)
+    y, residual = Memory(code, code.pointer(word.y)), Memory(code, code.pointer(word.residual))
+    finish, width = finish_of(code, word), code.word(word.width)
     with each_row(code, word) as row:
-        step, low, above, below = (steps.broadcast(row * ROW + at) for at in range(4))
-        above_at, below_at = (steps.whole(row * ROW + at) for at in (4, 5))
+        finished = finish.row(row)
         with code.loop(width, step=code.lanes) as at:
             place = row * width + at
-            outside = above * columns.load(above_at * width + at)
-            outside = code.fma(below, columns.load(below_at * width + at), outside)
-            result = code.fma(low, sums.load(at), code.fma(outside, scales.load(at), bias.load(at)))
-            result = code.fma(y.load(place), step, result)
+            result = finished(y.load(place), at)
             if activation == "gelu":
                 result = result.gelu()
             y.store(result + residual.load(place) if added else result, place)
+
+
+def finish_of(code: Code, word: FinishingWords | ByteProductWords) -> Finish:
+    """Return what finishes products, whose words are these."""
+    steps, scales, sums, bias = (
+        Memory(code, code.pointer(at)) for at in (word.steps, word.scales, word.sums, word.bias)
+    )
+    return Finish(code, steps, ByteMemory(code, code.pointer(word.columns)), scales, sums, bias, code.word(word.width))

@@ -24,9 +24,9 @@ _ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: `a
 
 @cache
 def has_tiles() -> bool:
-    """Whether the processor has tiles of bfloat16, and the system lets this process use them from now on."""
+    """Whether the processor has tiles of bfloat16 and int8, and the system lets this process use them from now on."""
     features = llvm.get_host_cpu_features()
-    if vector_shape() != (WORDS, 32) or not all(features.get(name) for name in ("amx-tile", "amx-bf16")):
+    if vector_shape() != (WORDS, 32) or not all(features.get(f"amx-{name}") for name in ("tile", "bf16", "int8")):
         return False
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
@@ -57,17 +57,21 @@ class Tiles:
         """Fill a tile with zeros."""
         self._do("tilezero", tile)
 
-    def load(self, tile: int, memory: Memory, offset: int | Int, step: int = WORDS) -> None:
+    def load(self, tile: int, memory: Memory, offset: int | Int, step: int | Int = WORDS) -> None:
         """Read a tile's rows, which are `step` words apart."""
-        self._do("tileloadd64", tile, memory.at(offset), ir.Constant(_WORD, 4 * step))
+        self._do("tileloadd64", tile, memory.at(offset), (self.code.number(step) * 4).value)
 
     def store(self, tile: int, memory: Memory, offset: int | Int, step: int = WORDS) -> None:
         """Write a tile's rows, which are `step` words apart."""
-        self._do("tilestored64", tile, memory.at(offset), ir.Constant(_WORD, 4 * step))
+        self._do("tilestored64", tile, memory.at(offset), (self.code.number(step) * 4).value)
 
     def add_product(self, sums: int, rows: int, columns: int) -> None:
         """Add to sums[i, j] those of all products of row i's bfloat16 with column j's, in float32."""
         self._do("tdpbf16ps", sums, rows, columns)
+
+    def add_bytes(self, sums: int, rows: int, columns: int) -> None:
+        """Add to sums[i, j] those of all products of row i's uint8 with column j's int8, in int32."""
+        self._do("tdpbusd", sums, rows, columns)
 
     def keep_awake(self) -> None:
         """Use a vector, for a processor lays its vectors to sleep after some 2,500 cycles; to wake them takes 900."""
