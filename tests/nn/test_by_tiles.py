@@ -47,6 +47,18 @@ def test_no_bit_of_a_float32_is_lost(rows: int) -> None:
 
 
 @needs_tiles
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("power", range(-149, -95, 6))
+def test_the_least_numbers_lose_low_bits_alone(power: int, rows: int) -> None:
+    numbers, one = draw(rows, 64).clamp(-2, 2) * 2.0**power, torch.eye(64)
+    ours = TileWeight(one).multiply(numbers, None, None, None)
+    assert ((ours - numbers).abs() <= 2.0**-125).all()
+    square = draw(64, 64).clamp(-2, 2) * 2.0**power
+    ours = TileWeight(square).multiply(one[:rows], None, None, None)
+    assert ((ours - square.T[:rows]).abs() <= 2.0**-125).all()
+
+
+@needs_tiles
 @pytest.mark.parametrize("rows", [13, 50])
 @pytest.mark.parametrize("depth", [64, 384, 1536])
 def test_products_are_as_exact_as_in_float32(rows: int, depth: int) -> None:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from nn.test_attention import assert_close, batch_of, draw, naive
+from tercet.nn import fused_attention as fused_attention_module
 from tercet.nn import team
 from tercet.nn.fused_attention import fused_attention, fuses
 from tercet.nn.jit import code
 from tercet.nn.jit.attention_kernel import attention_kernel
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.team import compute_with
 
 if vector_shape() is None:
@@ -80,6 +82,23 @@ def test_a_sequence_has_the_same_bytes_in_any_company(dtype: torch.dtype, window
         assert torch.equal(
             together[rows], fused_attention(q[rows], k[rows], v[rows], batch_of((length,)), 0.25, window)
         )
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("dims", [32, 96])
+@pytest.mark.parametrize("window", [ALL, (40, 5)])
+def test_bfloat16_is_as_exact_as_what_it_is_written_in(
+    tiles: bool, dims: int, window: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tiles and not has_tiles():
+        pytest.skip("this processor has no tiles of bfloat16")
+    monkeypatch.setattr(fused_attention_module, "has_tiles", lambda: tiles)
+    batch = batch_of(LENGTHS)
+    q, k, v = (x.bfloat16() for x in draw(batch, heads=4, kv_heads=2, dims=dims))
+    ours = fused_attention(q, k, v, batch, 0.2, window).double()
+    exact = naive(*(x.double() for x in (q, k, v)), batch, scale=0.2, window=window)
+    # Half a unit in the last of bfloat16's eight bits, and what float32 and 16 bits of each weight leave out of sums.
+    assert ((ours - exact).abs() <= 2.0**-8 * exact.abs() + 1e-4).all()
 
 
 def test_parts_of_one_product_are_read_where_they_lie() -> None:

@@ -12,6 +12,9 @@ from tercet.nn.compiled_rows import side_by_side
 from tercet.nn.distance_bias import DistanceBias
 from tercet.nn.jit.attention_kernel import AttentionWords, attention_kernel
 from tercet.nn.jit.code import vector_shape
+from tercet.nn.jit.parts import STEP
+from tercet.nn.jit.tile_attention import tile_attention_kernel
+from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.jit.words import bits
 from tercet.nn.team import together
 
@@ -72,5 +75,8 @@ def fused_attention(
         bias_share=bits(1 / scale),
         units=len(extents) * heads,
     )
-    together(attention_kernel(dims, q.dtype, window != (-1, -1), bias is not None), words)
+    limits = window != (-1, -1), bias is not None
+    in_tiles = q.dtype == torch.bfloat16 and dims % STEP == 0 and has_tiles()
+    kernel = tile_attention_kernel(dims, *limits) if in_tiles else attention_kernel(dims, q.dtype, *limits)
+    together(kernel, words)
     return out

@@ -18,8 +18,8 @@ import torch
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.values import BFloat16Memory, Int, Memory, Vector
 
-_KEYS = 256  # keys a block
-_VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
+KEYS = 256  # keys a block
+VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
 _NO_SCORE = -1e30  # the largest score before any is known: finite, so that a difference from it is a number
 _NO_SUM = 1e-30  # a sum below it means that nothing was attended to
 
@@ -65,7 +65,7 @@ _WORD = AttentionWords(*range(len(AttentionWords._fields)))  # where each is
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """A block of one head's queries.
 
     Attributes:
@@ -91,10 +91,10 @@ def attention_kernel(code: Code, dims: int, dtype: torch.dtype, windowed: bool, 
 
     Without `windowed` each token sees all of its sequence that may be attended to; if it is `biased`, distances count.
     """
-    _Attention(code, dims, dtype, windowed, biased).write()
+    Attention(code, dims, dtype, windowed, biased).write()
 
 
-class _Attention:
+class Attention:
     """Writes the code. Blocks of queries, of scores and of results are kept with queries along the rows."""
 
     def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
@@ -103,11 +103,11 @@ class _Attention:
         self.q, self.k, self.v, self.out = (
             kind(code, code.pointer(word)) for word in (_WORD.q, _WORD.k, _WORD.v, _WORD.out)
         )
-        self.rows = 8 if code.registers >= 32 else 4  # of a tile, which with its `_VECTORS` stays in registers
-        self.width = _VECTORS * code.lanes
+        self.rows = 8 if code.registers >= 32 else 4  # of a tile, which with its `VECTORS` stays in registers
+        self.width = VECTORS * code.lanes
         self.queries, self.mixed = code.scratch(dims * self.width), code.scratch(dims * self.width)
-        self.scores = code.scratch(_KEYS * self.width)
-        self.keys, self.values = code.scratch(_KEYS * dims), code.scratch(_KEYS * dims)
+        self.scores = code.scratch(KEYS * self.width)
+        self.keys, self.values = code.scratch(KEYS * dims), code.scratch(KEYS * dims)
         self.largest, self.sums, self.kept = (code.scratch(self.width) for _ in range(3))
         self.square = code.scratch(code.lanes**2)
         self.scale = code.scalar(_WORD.scale)
@@ -123,36 +123,36 @@ class _Attention:
             bias = head * code.word(_WORD.bias_step) + code.word(_WORD.bias_middle)
             with code.loop(length, step=self.width) as first:
                 count = (length - first).least(self.width)
-                self._attend(_Block(start, length, attended, first, count, head * self.dims, key_column, bias))
+                self._attend(Block(start, length, attended, first, count, head * self.dims, key_column, bias))
 
-    def _attend(self, block: _Block) -> None:
+    def _attend(self, block: Block) -> None:
         code, lanes = self.code, self.code.lanes
-        self._take_queries(block)
+        self.take_queries(block)
         for at in range(0, self.width, lanes):
             self.largest.store(code.constant(_NO_SCORE), at)
             self.sums.store(code.constant(0.0), at)
         with code.loop(self.dims * self.width, step=lanes) as place:
             self.mixed.store(code.constant(0.0), place)
         low, high = self._seen(block)
-        with code.loop(high, start=low, step=_KEYS) as key:
-            keys = (high - key).least(_KEYS)
+        with code.loop(high, start=low, step=KEYS) as key:
+            keys = (high - key).least(KEYS)
             self._take_keys(block, key, keys)
             with code.either(block.count > lanes) as branches:
                 for vectors, branch in zip((2, 1), branches, strict=True):
                     with branch:
-                        self._score(vectors, keys)
-                        self._weigh(vectors, block, key, keys)
-                        self._mix(vectors, keys)
+                        self.score(vectors, keys)
+                        self.weigh(vectors, block, key, keys)
+                        self.mix(vectors, keys)
         self._give_mixed(block)
 
-    def _seen(self, block: _Block) -> tuple[Int, Int]:
+    def _seen(self, block: Block) -> tuple[Int, Int]:
         """Return the first key that the block sees, and one past the last."""
         if not self.windowed:
             return self.code.number(0), block.attended
         right, left = self.code.word(_WORD.right), self.code.word(_WORD.left)
         return (block.first - left).most(0), (block.first + block.count + right).least(block.attended)
 
-    def _take_queries(self, block: _Block) -> None:
+    def take_queries(self, block: Block) -> None:
         """Lay the queries side by side; lanes without one repeat the last."""
         code, lanes, step = self.code, self.code.lanes, self.code.word(_WORD.q_step)
         last = block.length - 1
@@ -164,37 +164,37 @@ class _Attention:
                 for i, column in enumerate(columns):
                     self.queries.store(column, (dim + i) * self.width + at)
 
-    def _take_keys(self, block: _Block, key: Int, keys: Int) -> None:
-        """Lay keys and values one after another, and zeros after them to fill a tile.
-
-        A sequence whose keys are one block is read once, for all its queries.
-        """
-        code, token, dims = self.code, block.start + key, self.dims
-        steps = code.word(_WORD.k_step), code.word(_WORD.v_step)
-
-        def take() -> None:
-            with code.loop(keys) as i:
-                for source, step, target in zip((self.k, self.v), steps, (self.keys, self.values), strict=True):
-                    place = (token + i) * step + block.key_column
-                    with code.loop(dims, step=code.lanes) as dim:
-                        target.store(source.load(place + dim), i * dims + dim)
-            with code.loop((keys + (self.rows - 1)) // self.rows * self.rows * dims, keys * dims, code.lanes) as at:
-                self.keys.store(code.constant(0.0), at)
-
+    def _take_keys(self, block: Block, key: Int, keys: Int) -> None:
+        """Take keys and values; a sequence whose keys are one block is read once, for all its queries."""
         if self.windowed:
-            take()
+            self.take(block, key, keys)
             return
-        with code.when(code.b.or_(block.attended > _KEYS, code.number(1) > block.first)):
-            take()
+        with self.code.when(self.code.b.or_(block.attended > KEYS, self.code.number(1) > block.first)):
+            self.take(block, key, keys)
 
-    def _score(self, vectors: int, keys: Int) -> None:
+    def key_steps(self) -> tuple[Int, Int]:
+        """Return how many numbers are from a token's keys to the next's, and from its values."""
+        return self.code.word(_WORD.k_step), self.code.word(_WORD.v_step)
+
+    def take(self, block: Block, key: Int, keys: Int) -> None:
+        """Lay keys and values one after another, and zeros after them to fill a tile."""
+        code, token, dims = self.code, block.start + key, self.dims
+        with code.loop(keys) as i:
+            for source, step, target in zip((self.k, self.v), self.key_steps(), (self.keys, self.values), strict=True):
+                place = (token + i) * step + block.key_column
+                with code.loop(dims, step=code.lanes) as dim:
+                    target.store(source.load(place + dim), i * dims + dim)
+        with code.loop((keys + (self.rows - 1)) // self.rows * self.rows * dims, keys * dims, code.lanes) as at:
+            self.keys.store(code.constant(0.0), at)
+
+    def score(self, vectors: int, keys: Int) -> None:
         """Scores[key] = Σ keys[key, dim] · queries[dim]."""
         with self.code.loop(keys, step=self.rows) as key:
             tile = _Tile(self, vectors, self.scores, key)
             tile.multiply(self.dims, lambda row, dim: self.keys.broadcast((key + row) * self.dims + dim), self.queries)
             tile.store()
 
-    def _weigh(self, vectors: int, block: _Block, key: Int, keys: Int) -> None:
+    def weigh(self, vectors: int, block: Block, key: Int, keys: Int) -> None:
         """Scores ← 2 to the power of scale · (scores − largest); sums and `kept` follow."""
         code = self.code
         for at in range(0, vectors * code.lanes, code.lanes):
@@ -218,12 +218,12 @@ class _Attention:
             for memory, vector in ((self.largest, largest.load()), (self.sums, total.load()), (self.kept, kept)):
                 memory.store(vector, at)
 
-    def _visible(self, block: _Block, key: Int, at: int) -> Any:
+    def _visible(self, block: Block, key: Int, at: int) -> Any:
         """Return the mask of the queries from lane `at` on whose window the key is in."""
         left, right = self.code.word(_WORD.left), self.code.word(_WORD.right)
         return self.code.near(key - block.first - at, left, left + right)
 
-    def _mix(self, vectors: int, keys: Int) -> None:
+    def mix(self, vectors: int, keys: Int) -> None:
         """Mixed[dim] ← kept · mixed[dim] + Σ values[key, dim] · scores[key]."""
         with self.code.loop(self.dims, step=self.rows) as dim:
             tile = _Tile(self, vectors, self.mixed, dim)
@@ -231,7 +231,7 @@ class _Attention:
             tile.multiply(keys, lambda row, key: self.values.broadcast(key * self.dims + dim + row), self.scores)
             tile.store()
 
-    def _give_mixed(self, block: _Block) -> None:
+    def _give_mixed(self, block: Block) -> None:
         """Write mixed / sums, turned back; a query that saw nothing gets about nothing."""
         code, lanes, step = self.code, self.code.lanes, self.code.word(_WORD.heads) * self.dims
         with code.loop(block.count, step=lanes) as at:
@@ -248,7 +248,7 @@ class _Attention:
 class _Tile:
     """Some rows of a memory that is as wide as a block of queries, held in registers while products are added."""
 
-    def __init__(self, kernel: _Attention, vectors: int, memory: Memory, first: Int) -> None:
+    def __init__(self, kernel: Attention, vectors: int, memory: Memory, first: Int) -> None:
         self.kernel, self.memory, self.first = kernel, memory, first
         self.columns = range(0, vectors * kernel.code.lanes, kernel.code.lanes)
         zero = kernel.code.constant(0.0)

@@ -8,14 +8,15 @@ doi:10.1109/ARITH.2019.00019).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.rows import rows_of
-from tercet.nn.jit.tiles import ROWS, TILE, WORDS
-from tercet.nn.jit.values import Memory, Vector
+from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
+from tercet.nn.jit.values import Int, Memory, Vector
 
 PARTS = 3
 STEP = 2 * WORDS  # columns whose parts are a row of a tile; a word has those of columns i and i + 16
@@ -51,11 +52,13 @@ def parts_of(low: Vector, high: Vector, rounded: bool) -> list[Vector]:
     left out then add up, unless the other number's parts are rounded.
     """
     words = []
-    for _ in range(PARTS - 1):
-        upper, lower = (_shortened(x, rounded) for x in (high, low))
+    for part in range(PARTS):
+        # The last is what is left, but for numbers near the least that there are, whose bits would be the other's.
+        is_rounded = rounded and part < PARTS - 1
+        upper, lower = (_shortened(x, is_rounded) for x in (high, low))
         words.append(_both(lower, upper))
         high, low = high - upper, low - lower
-    return [*words, _both(low, high)]
+    return words
 
 
 def _shortened(x: Vector, rounded: bool) -> Vector:
@@ -74,6 +77,39 @@ def _both(low: Vector, high: Vector) -> Vector:
 
 def _whole(x: Vector) -> Any:
     return x.code.b.bitcast(x.value, x.code.integers)
+
+
+Place = Callable[[int], tuple[Memory, Int]]  # of a tile of a part
+Besides = Callable[[int, int], None]  # what is done beside a product: how many were before it, and how many there are
+
+
+def multiply_parts(
+    tiles: Tiles,
+    rows: Sequence[Place],
+    columns: Sequence[Place],
+    counts: tuple[int, int] = (PARTS, PARTS),
+    besides: Besides | None = None,
+) -> None:
+    """Write the products of a step: those of the i-th tile of rows and the j-th of columns go to tile i · columns + j.
+
+    Args:
+        counts: parts that are not zero, of rows and of columns.
+    """
+    left, right = len(rows) * len(columns), len(rows) * len(columns) + len(rows)  # the first tiles for either
+    products = [pair for pair in PRODUCTS if pair[0] < counts[0] and pair[1] < counts[1]]
+    done, held = 0, -1
+    for x_part, part in products:
+        for i, place in enumerate(rows if x_part != held else ()):
+            tiles.load(left + i, *place(x_part))
+        held = x_part
+        for j, column in enumerate(columns):
+            number = right + j % (COUNT - right)
+            tiles.load(number, *column(part))
+            for i in range(len(rows)):
+                tiles.add_product(i * len(columns) + j, left + i, number)
+                if besides is not None:
+                    besides(done, len(products) * left)
+                done += 1
 
 
 @Kernel

@@ -16,7 +16,7 @@ from typing import Any
 
 from tercet.nn.jit.code import Code, Kernel
 from tercet.nn.jit.panel_block import turn
-from tercet.nn.jit.parts import PARTS, PRODUCTS, STEP, parts_of
+from tercet.nn.jit.parts import PARTS, PRODUCTS, STEP, multiply_parts, parts_of
 from tercet.nn.jit.product_kernel import Product
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
 from tercet.nn.jit.values import Int, Memory
@@ -151,6 +151,12 @@ class TileProduct(Product):
     def _place(self, step: Int, part: int, column: int) -> Int:
         return ((step * PARTS + part) * self.across + column) * TILE
 
+    def _tile(self, step: Int, column: int, part: int) -> tuple[Memory, Int]:
+        return self.parted, self._place(step, part, column)
+
+    def _tile_of_x(self, begin: Int, step: Int, part: int) -> tuple[Memory, Int]:
+        return self.parts, begin + (step * PARTS + part) * TILE
+
     def _part_next(self, chunk: _Chunk, columns: list[int], step: Int, done: int, of: int) -> None:
         """Part some of what these columns' next step needs; after the last step, that one again."""
         following = (step + 1).least(chunk.steps - 1)
@@ -175,21 +181,11 @@ class TileProduct(Product):
         grid = [(row, column) for row in rows for column in columns]
         for number in range(len(grid)):
             tiles.clear(number)
-        left, right = len(grid), len(grid) + len(rows)  # the first tiles for those of x and of the weight
-        lefts = [self._left(chunk, row) for row in rows]
+        begins = [self._left(chunk, row) for row in rows]
         with code.loop(chunk.steps) as step:
-            done, x_held = 0, -1
-            for x_part, part in PRODUCTS:
-                for i, begin in enumerate(lefts if x_part != x_held else ()):
-                    tiles.load(left + i, self.parts, begin + (step * PARTS + x_part) * TILE)
-                x_held = x_part
-                for j, column in enumerate(columns):
-                    number = right + j % (COUNT - right)
-                    tiles.load(number, self.parted, self._place(step, part, column))
-                    for i in range(len(rows)):
-                        tiles.add_product(i * len(columns) + j, left + i, number)
-                        besides(step, done, len(PRODUCTS) * len(grid))
-                        done += 1
+            lefts = [partial(self._tile_of_x, begin, step) for begin in begins]
+            rights = [partial(self._tile, step, column) for column in columns]
+            multiply_parts(tiles, lefts, rights, besides=partial(besides, step))
         self._add_up(chunk, [row * (ROWS * self.wide) + column * WORDS for row, column in grid])
 
     def _add_up(self, chunk: _Chunk, places: Sequence[int | Int]) -> None:
