@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from tercet.nn.by_rows import RowWeight
-from tercet.nn.jit.parts import PARTS, STEP, PartingWords, parting_kernel
+from tercet.nn.jit.parts import PARTS, STEP, PartingWords, parting_kernel, parting_units
 from tercet.nn.jit.product_kernel import fits
-from tercet.nn.jit.rows import units_of
 from tercet.nn.jit.tiles import ROWS, has_tiles
 from tercet.nn.products import Numbers, Rows
 from tercet.nn.team import together
@@ -38,9 +37,10 @@ class TileWeight(RowWeight):
 
     def _rows(self, x: Tensor) -> Rows:
         x, count = x.contiguous(), x.shape[:-1].numel()
-        if count <= ROWS:  # whose parts the product makes
+        units = parting_units(count)
+        if not units:
             return Rows(x, x.shape[:-1], self._depth, self.numbers)
         parts = x.new_empty(-(-count // ROWS), self._depth // STEP, PARTS, ROWS, STEP, dtype=torch.bfloat16)
-        words = PartingWords(x.data_ptr(), parts.data_ptr(), count, self._depth, units_of(count))
+        words = PartingWords(x.data_ptr(), parts.data_ptr(), count, self._depth, units)
         together(parting_kernel(), words)
         return Rows(x, x.shape[:-1], self._depth, self.numbers, parts=parts)

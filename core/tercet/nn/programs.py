@@ -24,6 +24,7 @@ from tercet.nn.int8_tiles import Int8TileWeight
 from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.links import BY_SEQUENCE, LINKS, Given
+from tercet.nn.jit.parts import parting_units
 from tercet.nn.jit.product_kernel import blocks_of
 from tercet.nn.jit.program_kernel import ProgramWords, links_kernel, program_kernel
 from tercet.nn.jit.row_kernels import EmbedWords
@@ -176,8 +177,8 @@ class Program:
         shapes = [(count if of_sequences else tokens, width) for of_sequences, width in self._results]
         results = [torch.from_numpy(np.empty(shape, np.float32)) for shape in shapes]
         given = Given(
-            *(tokens, units_of(tokens), blocks_of(tokens)),
-            *(count, units_of(count), blocks_of(count)),
+            *(tokens, units_of(tokens), blocks_of(tokens), parting_units(tokens)),
+            *(count, units_of(count), blocks_of(count), parting_units(count)),
             *(extents.ctypes.data, spans.ctypes.data),
             *(asked.ids, asked.positions, asked.kinds, asked.kinds_step),
             cores,

@@ -20,7 +20,8 @@ class Given(NamedTuple):
 
     Attributes:
         tokens: T. token_units, token_blocks: of work by rows, and blocks of a product's rows.
-        sequences, sequence_units, sequence_blocks: the same for B.
+        token_tiles: of work by rows where that is to lay tiles, which few rows need not.
+        sequences, sequence_units, sequence_blocks, sequence_tiles: the same for B.
         extents, spans: addresses of `PackedBatch.extents` and `pooled_spans`.
         ids, positions, kinds, kinds_step: as in `words.Lookups`.
         cores: that compute.
@@ -29,9 +30,11 @@ class Given(NamedTuple):
     tokens: int
     token_units: int
     token_blocks: int
+    token_tiles: int
     sequences: int
     sequence_units: int
     sequence_blocks: int
+    sequence_tiles: int
     extents: int
     spans: int
     ids: int
@@ -42,7 +45,12 @@ class Given(NamedTuple):
 
 
 # Where rows are sequences, what is followed instead.
-BY_SEQUENCE = {"tokens": "sequences", "token_units": "sequence_units", "token_blocks": "sequence_blocks"}
+BY_SEQUENCE = {
+    "tokens": "sequences",
+    "token_units": "sequence_units",
+    "token_blocks": "sequence_blocks",
+    "token_tiles": "sequence_tiles",
+}
 
 # A word, which word of `Given` it is, and the word that this is multiplied by, if any.
 Link = tuple[str, str, str | None]
@@ -56,7 +64,7 @@ LINKS: dict[type[Words], tuple[Link, ...]] = {
     RotateWords: _ROWS,
     GateWords: _ROWS,
     PairingWords: _ROWS,
-    PartingWords: _ROWS,
+    PartingWords: (("rows", "tokens", None), ("units", "token_tiles", None)),
     PoolWords: (("spans", "spans", None), ("units", "sequences", None)),
     AttentionWords: (("extents", "extents", None), ("units", "sequences", "heads")),
     RoundingWords: _ROWS,

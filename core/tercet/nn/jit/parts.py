@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.rows import rows_of
+from tercet.nn.jit.rows import rows_of, units_of
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
 from tercet.nn.jit.values import Int, Memory, Vector
 
@@ -112,21 +112,17 @@ def multiply_parts(
                 done += 1
 
 
+def parting_units(rows: int) -> int:
+    """Return how many units of work it is to part so many rows: none up to a tile, whose parts a product makes."""
+    return units_of(rows) if rows > ROWS else 0
+
+
 @Kernel
 def parting_kernel(code: Code) -> None:
-    """Write rows in parts, as tiles; rows of the last one that are none of x stay as they are.
-
-    Up to a tile of rows nothing is written: a product makes their parts itself, which takes less time than a step here.
-    """
+    """Write rows in parts, as tiles; rows of the last one that are none of x stay as they are."""
     x, tiles = (Memory(code, code.pointer(at)) for at in (_WORD.x, _WORD.tiles))
     steps = code.word(_WORD.width) // STEP
-    several = code.word(_WORD.rows) > ROWS
-    with (
-        code.shared_loop(_WORD) as unit,
-        code.when(several),
-        code.loop(steps) as step,
-        rows_of(code, _WORD, unit) as row,
-    ):
+    with code.shared_loop(_WORD) as unit, code.loop(steps) as step, rows_of(code, _WORD, unit) as row:
         at = (row * steps + step) * STEP
         tile = (row // ROWS * steps + step) * (PARTS * TILE) + row % ROWS * WORDS
         for part, words in enumerate(parts_of(x.load(at), x.load(at + WORDS), rounded=True)):

@@ -1,7 +1,7 @@
 """Attention in tiles, for bfloat16: that of `attention_kernel`, with scores and mixes multiplied by AMX.
 
-What is read is its own only part (`parts.py`); a weight has two, which hold it to 16 bits. Sums are float32, as there. In
-float32, with three parts each, this takes as long as by vectors.
+What is read is its own only part (`parts.py`); a weight has two, which hold it to 16 bits. Sums are float32 as there.
+In float32, with three parts each, this takes as long as by vectors.
 """
 
 from __future__ import annotations
