@@ -161,13 +161,7 @@ def first_row(panel: Int, width: Int, wide: int) -> Int:
 
 
 class Product:
-    """Writes the code.
-
-    Attributes:
-        deep: columns of a weight that are turned at once.
-    """
-
-    deep = DEPTH
+    """Writes the code."""
 
     def __init__(self, code: Code, laid: bool, vectors: int, pairs: bool) -> None:
         self.code, self.laid, self.pairs = code, laid, pairs
@@ -185,7 +179,7 @@ class Product:
         self.block_rows = _block_rows()
         self.sums = code.scratch(self.block_rows * self.wide)
         before = code.lanes * self.wide  # where `turn` puts columns from before the corner
-        self.turned = Memory(code, code.scratch(self.deep * self.wide + before).at(before))
+        self.turned = Memory(code, code.scratch(DEPTH * self.wide + before).at(before))
 
     def write(self) -> None:
         """Write a loop over panels and blocks of rows; threads that run it share them out.

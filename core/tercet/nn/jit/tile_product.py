@@ -15,14 +15,17 @@ from functools import partial
 from typing import Any
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.panel_block import turn
 from tercet.nn.jit.parts import PARTS, PRODUCTS, STEP, multiply_parts, parts_of
 from tercet.nn.jit.product_kernel import Product
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
-from tercet.nn.jit.values import Int, Memory
+from tercet.nn.jit.values import Int, Memory, Vector
+
+_AHEAD = 2 * STEP  # numbers of a row, from one that is parted to one that should be near by then
+DEPTH = 384  # columns that are summed at once, of which the parts of a panel stay in the second cache
 
 # What is done beside a step of so many products: the step, the product that comes next to, and how many there are.
 Besides = Callable[[Int, int, int], None]
+Part = Callable[[Int, Int], None]  # writes some parts of a step, and where a step's are
 
 
 def panel_vectors(width: int) -> int:
@@ -50,25 +53,25 @@ class _Chunk:
 
     Attributes:
         first: row of the weight that the panel begins with. top: row of x that the unit begins with.
-        start: first of the columns. steps: of 32 of them. floats: the panel, from there on.
+        start: first of the columns. steps: of 32 of them. left: steps to the end of the panel.
+        place: in the weight, where these columns begin.
     """
 
     first: Int
     top: Int
     start: Int
     steps: Int
-    floats: Memory
+    left: Int
+    place: Int
 
 
 class TileProduct(Product):
     """Writes the code: 32 rows by 32 columns at a time, and up to 16 rows by a whole panel."""
 
-    deep = 384  # of which the parts of a panel stay in the second cache
-
     def __init__(self, code: Code, laid: bool, vectors: int) -> None:
         super().__init__(code, laid, vectors, pairs=False)
         self.tiles, self.across = Tiles(code), self.wide // WORDS  # tiles side by side
-        self.parted = code.scratch(self.deep // STEP * PARTS * self.across * TILE)
+        self.parted = code.scratch(DEPTH // STEP * PARTS * self.across * TILE)
         self.few = code.scratch(2 * PARTS * TILE)  # a step of few rows, and the one after it
         self.fresh = code.scratch(4 * TILE)  # a chunk's sums
         self.parts, self.all_steps = Memory(code, code.pointer(self.word.parts)), self.depth // STEP
@@ -90,11 +93,10 @@ class TileProduct(Product):
     def _many(self, panel: Int, first: Int, top: Int, count: Int) -> None:
         code, high = self.code, (count + (ROWS - 1)) // ROWS  # tiles one above the other
         paired = high // 2 * 2
-        with code.loop(self.depth, step=self.deep) as start:
+        with code.loop(self.depth, step=DEPTH) as start:
             chunk = self._chunk(panel, first, top, start)
-            for column in range(self.across):
-                with code.loop(WORDS) as row:
-                    self._part(chunk, code.number(0), row, column, code.number(0))
+            for part in self._parting(chunk, [*range(self.across)]):
+                part(code.number(0), code.number(0))
             for columns in self._halves():
                 self._block(chunk, [code.number(0), code.number(1)], columns, partial(self._part_next, chunk, columns))
             with code.loop(paired, start=2, step=2) as tile:
@@ -109,15 +111,13 @@ class TileProduct(Product):
 
     def _few(self, panel: Int, first: Int, top: Int, count: Int) -> None:
         code = self.code
-        with code.loop(self.depth, step=self.deep) as start:
+        with code.loop(self.depth, step=DEPTH) as start:
             chunk = self._chunk(panel, first, top, start)
-            if self.laid:  # what comes next is at hand for the last step too
-                with code.when(code.number(1) > start):
-                    self._part_first(chunk, count)
-                self._row_of_tiles(chunk, self.all_steps - start // STEP, count)
-            else:
-                self._part_first(chunk, count)
-                self._row_of_tiles(chunk, chunk.steps, count)
+            work = [*self._parting(chunk, [*range(self.across)]), *self._parting_x(chunk, count)]
+            with code.when(code.number(1) > start):  # later what comes first was parted beside what was last
+                for part in work:
+                    part(code.number(0), code.number(0))
+            self._row_of_tiles(chunk, work)
             self._add_up(chunk, [column * WORDS for column in range(self.across)])
         self.finish(top, first, code.number(0), count)
 
@@ -126,27 +126,46 @@ class TileProduct(Product):
         return [[at, at + 1] for at in range(0, self.across, 2)]
 
     def _chunk(self, panel: Int, first: Int, top: Int, start: Int) -> _Chunk:
-        """Return the columns from `start` on, turned where the weight lies by rows."""
-        columns = (self.depth - start).least(self.deep)
-        if self.laid:
-            floats = Memory(self.code, self.weight.at((panel * self.depth + start) * self.wide))
-        else:
-            floats = self.turned
-            turn(self.code, self.weight, floats, first * self.depth + start, self.depth, columns, self.wide)
-        return _Chunk(first, top, start, columns // STEP, floats)
+        """Return the columns from `start` on."""
+        place = (panel * self.depth + start) * self.wide if self.laid else first * self.depth + start
+        steps = (self.depth - start).least(DEPTH) // STEP
+        return _Chunk(first, top, start, steps, self.all_steps - start // STEP, place)
 
     def _completes(self, chunk: _Chunk) -> Any:
         return chunk.start + chunk.steps * STEP > self.depth - 1
 
-    def _part(self, chunk: _Chunk, step: Int, row: Int, column: int, into: Int) -> None:
-        """Write a row of one of a step's tiles in parts, and have those numbers come near that this core parts next."""
+    def _parting(self, chunk: _Chunk, columns: list[int]) -> list[Part]:
+        """Return what makes the parts of these columns of a step, bit by bit."""
+        if not self.laid:
+            return [partial(self._part_tile, chunk, column) for column in columns]
+        return [partial(self._part_row, chunk, row, column) for row in range(WORDS) for column in columns]
+
+    def _part_row(self, chunk: _Chunk, row: int, column: int, step: Int, into: Int) -> None:
+        """Write a row of a tile of a weight in panels."""
         low, high = ((step * STEP + row + half) * self.wide + column * WORDS for half in (0, WORDS))
-        ahead = (chunk.first + self.code.word(self.word.cores) * self.wide) * self.depth + chunk.start * self.wide
-        for at in (low, high):
-            self.weight.fetch(ahead + at)
-        place = self._place(into, 0, column) + row * WORDS
-        for part, words in enumerate(parts_of(chunk.floats.load(low), chunk.floats.load(high), rounded=False)):
-            self.parted.store(words, place + part * (self.across * TILE))
+        self._fetch(chunk, low)
+        self._fetch(chunk, high)
+        self._put(into, row, column, *(self.weight.load(chunk.place + at) for at in (low, high)))
+
+    def _part_tile(self, chunk: _Chunk, column: int, step: Int, into: Int) -> None:
+        """Write a tile of a weight by rows, turned."""
+        halves = []
+        for half in (0, WORDS):
+            places = [self.depth * (column * WORDS + lane) + step * STEP + half for lane in range(WORDS)]
+            for place in places:
+                self._fetch(chunk, place)
+            halves.append(self.code.transpose([self.weight.load(chunk.place + place) for place in places]))
+        for row, (low, high) in enumerate(zip(*halves, strict=True)):
+            self._put(into, row, column, low, high)
+
+    def _fetch(self, chunk: _Chunk, place: Int) -> None:
+        """Have come near what this core reads instead of a number in its next panel, or what is ahead in a row."""
+        ahead = self.code.word(self.word.cores) * self.wide * self.depth if self.laid else _AHEAD
+        self.weight.fetch(chunk.place + place + ahead)
+
+    def _put(self, step: Int, row: int, column: int, low: Vector, high: Vector) -> None:
+        for part, words in enumerate(parts_of(low, high, rounded=False)):
+            self.parted.store(words, self._place(step, part, column) + row * WORDS)
 
     def _place(self, step: Int, part: int, column: int) -> Int:
         return ((step * PARTS + part) * self.across + column) * TILE
@@ -160,9 +179,8 @@ class TileProduct(Product):
     def _part_next(self, chunk: _Chunk, columns: list[int], step: Int, done: int, of: int) -> None:
         """Part some of what these columns' next step needs; after the last step, that one again."""
         following = (step + 1).least(chunk.steps - 1)
-        work = [(row, column) for row in range(WORDS) for column in columns]
-        for row, column in work[len(work) * done // of : len(work) * (done + 1) // of]:
-            self._part(chunk, following, self.code.number(row), column, following)
+        for part in _share(self._parting(chunk, columns), done, of):
+            part(following, following)
 
     def _finish_before(self, chunk: _Chunk, tile: Int, columns: list[int], step: Int, done: int, of: int) -> None:
         """Finish, once a step, some of the two tiles of rows before a tile, if their sums are complete."""
@@ -206,44 +224,39 @@ class TileProduct(Product):
         """Return where the parts of one of the unit's tiles of x begin, for these columns."""
         return ((chunk.top // ROWS + row) * self.all_steps + chunk.start // STEP) * (PARTS * TILE)
 
-    def _part_first(self, chunk: _Chunk, count: Int) -> None:
-        for row, column in self._work():
-            self._part_one(chunk, self.code.number(0), self.code.number(0), row, column, count)
+    def _row_of_tiles(self, chunk: _Chunk, work: list[Part]) -> None:
+        """Sum the product of up to 16 rows with a panel in the first tiles, and do the next step's work meanwhile.
 
-    def _work(self) -> list[tuple[int, int | None]]:
-        """Return the rows of tiles that a step of few rows needs: of some column of the weight's, or of x's own."""
-        return [(row, column) for row in range(ROWS) for column in (None, *range(self.across))]
-
-    def _part_one(self, chunk: _Chunk, step: Int, buffer: Int, row: int, column: int | None, count: Int) -> None:
-        if column is None:
-            self._part_x(chunk, step, self.code.number(row), count, buffer)
-        else:
-            self._part(chunk, step, self.code.number(row), column, buffer)
-
-    def _row_of_tiles(self, chunk: _Chunk, at_hand: Int, count: Int) -> None:
-        """Sum the product of up to 16 rows with a panel in the first tiles, and meanwhile part the next step.
-
-        After the last of the steps that are at hand, that one again.
+        After the panel's last step, that of this one again.
         """
-        code, tiles, work = self.code, self.tiles, self._work()
+        code, tiles = self.code, self.tiles
         left, right = self.across, self.across + PARTS  # the first tiles for x and for the weight
         products = [(*parts, column) for parts in PRODUCTS for column in range(self.across)]
         for number in range(self.across):
             tiles.clear(number)
         with code.loop(chunk.steps) as step:
-            following, here, there = (step + 1).least(at_hand - 1), step % 2, (step + 1) % 2
+            following, here, there = (step + 1).least(chunk.left - 1), step % 2, (step + 1) % 2
             for x_part in range(PARTS):
                 tiles.load(left + x_part, self.few, (here * PARTS + x_part) * TILE)
-            for done, (x_part, part, tile) in enumerate(products):
-                number = right + tile % (COUNT - right)
-                tiles.load(number, self.parted, self._place(here, part, tile))
-                tiles.add_product(tile, left + x_part, number)
-                for row, column in work[len(work) * done // len(products) : len(work) * (done + 1) // len(products)]:
-                    self._part_one(chunk, following, there, row, column, count)
+            for done, (x_part, part, column) in enumerate(products):
+                number = right + column % (COUNT - right)
+                tiles.load(number, self.parted, self._place(here, part, column))
+                tiles.add_product(column, left + x_part, number)
+                for write in _share(work, done, len(products)):
+                    write(following, there)
 
-    def _part_x(self, chunk: _Chunk, step: Int, row: Int, count: Int, buffer: Int) -> None:
+    def _parting_x(self, chunk: _Chunk, count: Int) -> list[Part]:
+        """Return what makes the parts of few rows of x."""
+        return [partial(self._part_x, chunk, row, count) for row in range(ROWS)]
+
+    def _part_x(self, chunk: _Chunk, row: int, count: Int, step: Int, into: Int) -> None:
         """Write a row of a step's tile of x in parts; the last of few rows stands for those that are none."""
-        place = (chunk.top + row.least(count - 1)) * self.depth + chunk.start + step * STEP
+        place = (chunk.top + self.code.number(row).least(count - 1)) * self.depth + chunk.start + step * STEP
         low, high = (self.x.load(place + half) for half in (0, WORDS))
         for part, words in enumerate(parts_of(low, high, rounded=True)):
-            self.few.store(words, (buffer * PARTS + part) * TILE + row * WORDS)
+            self.few.store(words, (into * PARTS + part) * TILE + row * WORDS)
+
+
+def _share(work: list[Part], done: int, of: int) -> list[Part]:
+    """Return what of the work falls to the time after so many of some products."""
+    return work[len(work) * done // of : len(work) * (done + 1) // of]
