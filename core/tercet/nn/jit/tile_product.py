@@ -77,8 +77,8 @@ class TileProduct(Product):
         self.parts, self.all_steps = Memory(code, code.pointer(self.word.parts)), self.depth // STEP
 
     def write(self) -> None:
-        """Write all units."""
-        self.tiles.set_up()
+        """Write all units; where there are few rows, tiles of x and of sums have no more, and take less time."""
+        self.tiles.set_up(range(self.across + PARTS), self.rows.least(ROWS))
         super().write()
         self.tiles.release()
 
@@ -95,10 +95,10 @@ class TileProduct(Product):
         paired = high // 2 * 2
         with code.loop(self.depth, step=DEPTH) as start:
             chunk = self._chunk(panel, first, top, start)
-            for part in self._parting(chunk, [*range(self.across)]):
-                part(code.number(0), code.number(0))
-            for columns in self._halves():
-                self._block(chunk, [code.number(0), code.number(1)], columns, partial(self._part_next, chunk, columns))
+            with code.either(high > 2) as (several, only):
+                for branch, kept in ((several, DEPTH // STEP), (only, 2)):
+                    with branch:
+                        self._first_two(chunk, kept)
             with code.loop(paired, start=2, step=2) as tile:
                 for columns in self._halves():
                     finish = partial(self._finish_before, chunk, tile, columns)
@@ -108,6 +108,17 @@ class TileProduct(Product):
                 self._block(chunk, [tile], columns, partial(self._finish_before, chunk, tile, columns))
             with code.when(self._completes(chunk)):
                 self.finish(top, first, (high - 1) // 2 * (2 * ROWS), count)
+
+    def _first_two(self, chunk: _Chunk, kept: int) -> None:
+        """Write the product of the first two tiles of rows, and with it the parts of so many steps of the weight.
+
+        Those that no other rows will need are written over, and so stay in the first cache.
+        """
+        rows, nothing = [self.code.number(i) for i in range(2)], self.code.number(0)
+        for columns in self._halves():
+            for part in self._parting(chunk, columns):
+                part(nothing, nothing)
+            self._block(chunk, rows, columns, partial(self._part_next, chunk, columns, kept), kept)
 
     def _few(self, panel: Int, first: Int, top: Int, count: Int) -> None:
         code = self.code
@@ -176,11 +187,11 @@ class TileProduct(Product):
     def _tile_of_x(self, begin: Int, step: Int, part: int) -> tuple[Memory, Int]:
         return self.parts, begin + (step * PARTS + part) * TILE
 
-    def _part_next(self, chunk: _Chunk, columns: list[int], step: Int, done: int, of: int) -> None:
+    def _part_next(self, chunk: _Chunk, columns: list[int], kept: int, step: Int, done: int, of: int) -> None:
         """Part some of what these columns' next step needs; after the last step, that one again."""
         following = (step + 1).least(chunk.steps - 1)
         for part in _share(self._parting(chunk, columns), done, of):
-            part(following, following)
+            part(following, following % kept)
 
     def _finish_before(self, chunk: _Chunk, tile: Int, columns: list[int], step: Int, done: int, of: int) -> None:
         """Finish, once a step, some of the two tiles of rows before a tile, if their sums are complete."""
@@ -193,7 +204,9 @@ class TileProduct(Product):
         with self.code.when(self._completes(chunk)):
             self.finish(chunk.top, chunk.first, begin, end)
 
-    def _block(self, chunk: _Chunk, rows: list[Int], columns: list[int], besides: Besides) -> None:
+    def _block(
+        self, chunk: _Chunk, rows: list[Int], columns: list[int], besides: Besides, kept: int = DEPTH // STEP
+    ) -> None:
         """Add the product of a few tiles of x, one above the other, with some of the weight to their sums."""
         code, tiles = self.code, self.tiles
         grid = [(row, column) for row in rows for column in columns]
@@ -202,7 +215,7 @@ class TileProduct(Product):
         begins = [self._left(chunk, row) for row in rows]
         with code.loop(chunk.steps) as step:
             lefts = [partial(self._tile_of_x, begin, step) for begin in begins]
-            rights = [partial(self._tile, step, column) for column in columns]
+            rights = [partial(self._tile, step % kept, column) for column in columns]
             multiply_parts(tiles, lefts, rights, besides=partial(besides, step))
         self._add_up(chunk, [row * (ROWS * self.wide) + column * WORDS for row, column in grid])
 
@@ -250,11 +263,12 @@ class TileProduct(Product):
         return [partial(self._part_x, chunk, row, count) for row in range(ROWS)]
 
     def _part_x(self, chunk: _Chunk, row: int, count: Int, step: Int, into: Int) -> None:
-        """Write a row of a step's tile of x in parts; the last of few rows stands for those that are none."""
-        place = (chunk.top + self.code.number(row).least(count - 1)) * self.depth + chunk.start + step * STEP
-        low, high = (self.x.load(place + half) for half in (0, WORDS))
-        for part, words in enumerate(parts_of(low, high, rounded=True)):
-            self.few.store(words, (into * PARTS + part) * TILE + row * WORDS)
+        """Write a row of a step's tile of x in parts, if there is one."""
+        place = (chunk.top + row) * self.depth + chunk.start + step * STEP
+        with self.code.when(count > row):
+            low, high = (self.x.load(place + half) for half in (0, WORDS))
+            for part, words in enumerate(parts_of(low, high, rounded=True)):
+                self.few.store(words, (into * PARTS + part) * TILE + row * WORDS)
 
 
 def _share(work: list[Part], done: int, of: int) -> list[Part]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import struct
 import sys
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -17,6 +19,7 @@ from tercet.nn.jit.values import Int, Memory
 ROWS, WORDS = 16, 16  # of a tile; a word has four bytes
 TILE = ROWS * WORDS  # words
 COUNT = 8  # tiles that there are
+_HEIGHTS = 48  # byte of what sets tiles up that says how many rows the first one has
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _NOTHING, _POINTER = ir.VoidType(), ir.PointerType()
 _ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18  # Linux on x86-64: `arch_prctl`, ARCH_REQ_XCOMP_PERM
@@ -40,14 +43,16 @@ class Tiles:
     def __init__(self, code: Code) -> None:
         self.code = code
 
-    def set_up(self) -> None:
-        """Have all tiles hold 16 rows of 64 bytes."""
+    def set_up(self, low: Iterable[int] = (), rows: int | Int = ROWS) -> None:
+        """Have all tiles hold 16 rows of 64 bytes, but for some that hold so many rows."""
+        code, b = self.code, self.code.b
         shape = bytes([1, 0]) + bytes(14) + bytes([64, 0]) * COUNT + bytes(16) + bytes([ROWS]) * COUNT + bytes(8)
-        kind = ir.ArrayType(_BYTE, len(shape))
-        held = ir.GlobalVariable(self.code.module, kind, "tiles")
-        held.global_constant, held.linkage, held.align = True, "internal", 64
-        held.initializer = ir.Constant(kind, bytearray(shape))
-        self._do("ldtilecfg", held)
+        held = code.scratch(WORDS)
+        b.store(ir.Constant(code.integers, list(struct.unpack("<16i", shape))), held.address, align=64)
+        for tile in low:
+            place = b.gep(held.address, [code.number(_HEIGHTS + tile).value], source_etype=_BYTE)
+            b.store(b.trunc(code.number(rows).value, _BYTE), place)
+        self._do("ldtilecfg", held.address)
 
     def release(self) -> None:
         """Give them up, so that the system has less to save for this thread."""
