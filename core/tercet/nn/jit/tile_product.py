@@ -1,7 +1,7 @@
 """Products in tiles: a float32 weight in panels as `product_kernel` has them, and rows of x in parts (`parts.py`).
 
 AMX has registers and an adder of its own. So while tiles are multiplied, vectors make the parts of the weight that come
-next, which are kept nowhere, and finish the rows whose sums are complete.
+next, of which no model keeps any, and finish the rows whose sums are complete.
 
 Each number of y is summed over chunks of 384 columns, in each over steps of 32 from the first to the last, and in those
 in the order of `PRODUCTS`, whichever way the weight lies and however many rows there are.
@@ -23,7 +23,7 @@ from tercet.nn.jit.values import Int, Memory, Vector
 _AHEAD = 2 * STEP  # numbers of a row, from one that is parted to one that should be near by then
 DEPTH = 384  # columns that are summed at once, of which the parts of a panel stay in the second cache
 
-# What is done beside a step of so many products: the step, the product that comes next to, and how many there are.
+# Writes what is done beside a step, a bit after each product: the step, how many were before, and how many there are.
 Besides = Callable[[Int, int, int], None]
 Part = Callable[[Int, Int], None]  # writes some parts of a step, and where a step's are
 
