@@ -97,19 +97,20 @@ def multiply_parts(
     """
     left, right = len(rows) * len(columns), len(rows) * len(columns) + len(rows)  # the first tiles for either
     products = [pair for pair in PRODUCTS if pair[0] < counts[0] and pair[1] < counts[1]]
-    done, held = 0, -1
+    done, x_held, held = 0, -1, -1
     for x_part, part in products:
-        for i, place in enumerate(rows if x_part != held else ()):
+        for i, place in enumerate(rows if x_part != x_held else ()):
             tiles.load(left + i, *place(x_part))
-        held = x_part
         for j, column in enumerate(columns):
             number = right + j % (COUNT - right)
-            tiles.load(number, *column(part))
+            if part != held or len(columns) > COUNT - right:
+                tiles.load(number, *column(part))
             for i in range(len(rows)):
                 tiles.add_product(i * len(columns) + j, left + i, number)
                 if besides is not None:
                     besides(done, len(products) * left)
                 done += 1
+        x_held, held = x_part, part
 
 
 def parting_units(rows: int) -> int:

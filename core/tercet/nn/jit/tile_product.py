@@ -20,6 +20,7 @@ from tercet.nn.jit.product_kernel import Product
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
 from tercet.nn.jit.values import Int, Memory, Vector
 
+_KEPT = 2  # steps whose parts are kept where they are needed once: more would leave the first cache
 _AHEAD = 2 * STEP  # numbers of a row, from one that is parted to one that should be near by then
 DEPTH = 384  # columns that are summed at once, of which the parts of a panel stay in the second cache
 
@@ -72,7 +73,7 @@ class TileProduct(Product):
         super().__init__(code, laid, vectors, pairs=False)
         self.tiles, self.across = Tiles(code), self.wide // WORDS  # tiles side by side
         self.parted = code.scratch(DEPTH // STEP * PARTS * self.across * TILE)
-        self.few = code.scratch(2 * PARTS * TILE)  # a step of few rows, and the one after it
+        self.few = code.scratch(_KEPT * PARTS * TILE)  # of few rows
         self.fresh = code.scratch(4 * TILE)  # a chunk's sums
         self.parts, self.all_steps = Memory(code, code.pointer(self.word.parts)), self.depth // STEP
 
@@ -96,7 +97,7 @@ class TileProduct(Product):
         with code.loop(self.depth, step=DEPTH) as start:
             chunk = self._chunk(panel, first, top, start)
             with code.either(high > 2) as (several, only):
-                for branch, kept in ((several, DEPTH // STEP), (only, 2)):
+                for branch, kept in ((several, DEPTH // STEP), (only, _KEPT)):
                     with branch:
                         self._first_two(chunk, kept)
             with code.loop(paired, start=2, step=2) as tile:
@@ -114,10 +115,9 @@ class TileProduct(Product):
 
         Those that no other rows will need are written over, and so stay in the first cache.
         """
-        rows, nothing = [self.code.number(i) for i in range(2)], self.code.number(0)
+        rows = [self.code.number(i) for i in range(2)]
         for columns in self._halves():
-            for part in self._parting(chunk, columns):
-                part(nothing, nothing)
+            self._begin(self._parting(chunk, columns))
             self._block(chunk, rows, columns, partial(self._part_next, chunk, columns, kept), kept)
 
     def _few(self, panel: Int, first: Int, top: Int, count: Int) -> None:
@@ -126,11 +126,15 @@ class TileProduct(Product):
             chunk = self._chunk(panel, first, top, start)
             work = [*self._parting(chunk, [*range(self.across)]), *self._parting_x(chunk, count)]
             with code.when(code.number(1) > start):  # later what comes first was parted beside what was last
-                for part in work:
-                    part(code.number(0), code.number(0))
+                self._begin(work)
             self._row_of_tiles(chunk, work)
             self._add_up(chunk, [column * WORDS for column in range(self.across)])
         self.finish(top, first, code.number(0), count)
+
+    def _begin(self, work: list[Part]) -> None:
+        """Do the work of the first step, before it is multiplied."""
+        for part in work:
+            part(self.code.number(0), self.code.number(0))
 
     def _halves(self) -> list[list[int]]:
         """Return the tiles of a panel that are multiplied with two of x."""
@@ -244,16 +248,26 @@ class TileProduct(Product):
         """
         code, tiles = self.code, self.tiles
         left, right = self.across, self.across + PARTS  # the first tiles for x and for the weight
-        products = [(*parts, column) for parts in PRODUCTS for column in range(self.across)]
+        # Products with one part of a column follow each other, so that its tile is read once.
+        products = [
+            (x_part, part, column)
+            for part in reversed(range(PARTS))
+            for column in range(self.across)
+            for x_part, other in PRODUCTS
+            if other == part
+        ]
         for number in range(self.across):
             tiles.clear(number)
         with code.loop(chunk.steps) as step:
-            following, here, there = (step + 1).least(chunk.left - 1), step % 2, (step + 1) % 2
+            following, here, there = (step + 1).least(chunk.left - 1), step % _KEPT, (step + 1) % _KEPT
             for x_part in range(PARTS):
                 tiles.load(left + x_part, self.few, (here * PARTS + x_part) * TILE)
+            held = (-1, -1)
             for done, (x_part, part, column) in enumerate(products):
                 number = right + column % (COUNT - right)
-                tiles.load(number, self.parted, self._place(here, part, column))
+                if held != (part, column):
+                    tiles.load(number, self.parted, self._place(here, part, column))
+                held = part, column
                 tiles.add_product(column, left + x_part, number)
                 for write in _share(work, done, len(products)):
                     write(following, there)
