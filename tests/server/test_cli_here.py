@@ -12,6 +12,7 @@ from tercet.checkpoints.catalog import catalog
 from tercet.engine.device import open_device
 from tercet.nn.int8 import has_int8
 from tercet.nn.jit.pairs import has_pairs
+from tercet.nn.jit.tiles import has_tiles
 from tercet_server import doctor
 from tercet_server.cli import main
 
@@ -78,7 +79,8 @@ def test_doctor_tries_what_it_reports(
     assert found["float32 kernels"]["state"] == "ok" and "attention fused, linear" in found["float32 kernels"]["detail"]
     for precision in ("float32", "bfloat16", "float16"):
         assert re.search(r", [\d,]+ GFLOP/s, \S+ from float32", found[f"{precision} kernels"]["detail"])
-    assert ("onednn-int8, " if has_int8() else "needs a CPU") in found["int8 kernels"]["detail"]
+    int8 = "tercet-amx-int8, " if has_tiles() else "onednn-int8, "
+    assert (int8 if has_int8() else "needs a CPU") in found["int8 kernels"]["detail"]
     assert ("tercet-int16, " if has_pairs() else "needs an x86 CPU") in found["int16 kernels"]["detail"]
     assert {"bfloat16 kernels", "float16 kernels", "threads", "torch", "tokenizers"} <= found.keys()
     assert found["compiled kernels"]["detail"] == f"kept in {cache / 'tercet' / 'kernels'}"
