@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tercet.nn import by_tiles
 from tercet.nn.by_tiles import TileWeight
+from tercet.nn.jit import tiles
 from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.packed import OneDnnWeight, runs
 
@@ -84,7 +84,7 @@ def test_threads_and_a_library_that_uses_tiles_too_disturb_nobody() -> None:
 
 
 def test_without_tiles_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(by_tiles, "has_tiles", lambda: False)
+    monkeypatch.setattr(tiles, "has_tiles", lambda: False)
     with pytest.raises(RuntimeError, match="no tiles"):
         TileWeight(torch.eye(64))
     assert not runs(TileWeight, torch.float32)

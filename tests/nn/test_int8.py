@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.nn import int8_tiles
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.int8_tiles import Int8TileWeight
-from tercet.nn.jit import code
+from tercet.nn.jit import code, tiles
 from tercet.nn.jit.rounding import finishing, rounding
 from tercet.nn.jit.tiles import has_tiles
 from tercet.nn.linear import Linear, kernel_name, layout_of, prepare, rounding_saves
@@ -87,7 +86,7 @@ def test_tiles_give_the_same_however_many_rows_there_are(width: int) -> None:
 
 
 def test_without_tiles_none_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_tiles, "has_tiles", lambda: False)
+    monkeypatch.setattr(tiles, "has_tiles", lambda: False)
     with pytest.raises(RuntimeError, match="no tiles"):
         Int8TileWeight(torch.eye(64))
 

@@ -14,7 +14,7 @@ from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.pairs import has_pairs
 from tercet.nn.jit.tiles import has_tiles
-from tercet.nn.packed import PackedWeight
+from tercet.nn.packed import PackedWeight, batch_tokens
 from tercet.nn.team import compute_with
 
 WEIGHT = torch.randn(48, 64, generator=torch.Generator().manual_seed(1))
@@ -37,6 +37,11 @@ def weight(request: pytest.FixtureRequest) -> PackedWeight:
 
 def draw(rows: int) -> Tensor:
     return torch.randn(rows, 64, generator=torch.Generator().manual_seed(rows))
+
+
+def test_batches_are_shorter_where_float32_is_parted() -> None:
+    assert batch_tokens(torch.float32) == (512 if has_tiles() else 1_024)
+    assert batch_tokens(torch.bfloat16) == 2_048 and batch_tokens(torch.int8) == batch_tokens(torch.float16) == 1_024
 
 
 def test_cores_change_nothing(weight: PackedWeight) -> None:

@@ -23,11 +23,13 @@ from tercet.nn import compiled_rows, helpers, programs
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.heads import DenseHead, Normalize
+from tercet.nn.int8 import Int8Weight
 from tercet.nn.jit.code import vector_shape
 from tercet.nn.jit.product_kernel import panels_shape
 from tercet.nn.linear import Linear, layout_of, prepare
 from tercet.nn.model import Model
 from tercet.nn.multivector import MultiVectorHead
+from tercet.nn.packed import packing
 from tercet.nn.products import vectors_for
 from tercet.nn.programs import MOST_SEQUENCES, MOST_TOKENS, UntraceableError, traced
 from tercet.nn.team import compute_with, noted
@@ -81,13 +83,15 @@ def cores(request: pytest.FixtureRequest) -> Iterator[int]:
     compute_with(before)
 
 
-def load(family: type[Backbone], directory: Path, **settings: Any) -> tuple[Backbone, dict[str, Any]]:
+def load(
+    family: type[Backbone], directory: Path, dtype: torch.dtype = torch.float32, **settings: Any
+) -> tuple[Backbone, dict[str, Any]]:
     """Return a backbone whose weights are laid, as they are after a model's first batch, and its configuration."""
     wide = {**WIDE, "num_attention_heads": 2, "embedding_size": 48, "dim": 64, "n_heads": 2, "hidden_dim": 128}
     wide |= {"n_embd": 64, "n_head": 2, "n_inner": 128, "n_positions": 512, "head_dim": 32}
     sizes = {name: value for name, value in wide.items() if name in family.tiny}
     reference = save_reference(family.architectures[0], {**family.tiny, **sizes, **settings}, directory, std=MILD_STD)
-    backbone: Any = load_family(family, reference)["backbone"]
+    backbone: Any = load_family(family, reference, dtype=dtype)["backbone"]
     with torch.inference_mode():
         backbone(PackedBatch.of(draw([3])))
     lay(backbone)
@@ -116,6 +120,24 @@ def test_a_program_gives_the_bytes_of_the_pass(family: type[Backbone], tmp_path:
     with torch.inference_mode():
         if family.__name__ not in FAMILIES:
             with pytest.raises((UntraceableError, programs.HostShapeError)):
+                traced(backbone, [])
+            return
+        program = traced(backbone, [])
+        for lengths in LENGTHS:
+            batch = PackedBatch.of(draw_sequences(config, lengths, seed=sum(lengths)))
+            (states,) = program.run(batch)
+            assert torch.equal(states, backbone(batch)) and states.std() > 0.05
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_a_program_in_whole_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
+    if packing(dtype) is None:
+        pytest.skip(f"this processor does not multiply {dtype}")
+    backbone, config = load(families()["BertModel"], tmp_path, dtype)
+    with torch.inference_mode():
+        if packing(dtype) is Int8Weight:
+            with pytest.raises(UntraceableError, match="by a library's kernel"):
                 traced(backbone, [])
             return
         program = traced(backbone, [])

@@ -13,8 +13,7 @@ import psutil
 import torch
 
 from tercet.errors import InvalidInputError
-from tercet.nn.by_tiles import TileWeight
-from tercet.nn.packed import is_rounded, packing
+from tercet.nn.packed import batch_tokens, is_rounded, packing
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +96,7 @@ def open_device(device: str, precision: str, memory_budget: int | str | None) ->
         return Device(target, precision, budget, 16_384, workers=2, parking_bytes=_half_of_memory())
     if precision != "float32" and not packing(PRECISIONS[precision]):
         log.warning("%s has no fast kernel on this processor: expect it to be slower than float32", precision)
-    # Measured on CPU cores: throughput is flat from 1 k to 8 k tokens in float32, and the smallest keeps latency low;
-    # bfloat16, which takes a third of the time where it is fast (AMX), gains a tenth by 2 k. Float32 in tiles gains
-    # a twelfth by half as many, whose parts stay nearer.
-    in_tiles = precision == "float32" and packing(torch.float32) is TileWeight
-    tokens = 2_048 if precision == "bfloat16" else 512 if in_tiles else 1_024
-    return Device(target, precision, budget, tokens, workers=torch.get_num_threads())
+    return Device(target, precision, budget, batch_tokens(PRECISIONS[precision]), workers=torch.get_num_threads())
 
 
 def lacking(target: torch.device, precision: str) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tercet.nn.by_rows import RowWeight
 from tercet.nn.jit.parts import PARTS, STEP, PartingWords, parting_kernel, parting_units
 from tercet.nn.jit.product_kernel import fits
-from tercet.nn.jit.tiles import ROWS, has_tiles
+from tercet.nn.jit.tiles import ROWS, require_tiles
 from tercet.nn.products import Numbers, Rows
 from tercet.nn.team import together
 
@@ -26,8 +26,7 @@ class TileWeight(RowWeight):
     numbers: ClassVar[Numbers] = "parts"
 
     def __init__(self, *parts: Tensor) -> None:
-        if not has_tiles():  # to use them all the same would end the process
-            raise RuntimeError("this processor has no tiles of bfloat16, or the system does not let them be used")
+        require_tiles()
         super().__init__(*parts)
 
     @staticmethod

@@ -29,7 +29,7 @@ class Int16Weight:
 
     name: ClassVar[str] = "tercet-int16"
     fineness: ClassVar[int | None] = None
-    laid = True  # `RowWeight.laid`
+    laid = True
 
     def __init__(self, weight: Tensor) -> None:
         rounded, self._scales = _round(weight.float().contiguous(), weight=True)

@@ -27,6 +27,7 @@ class Int8Weight:
     """oneDNN's layout of int8 (`PackedWeight`): on Zen 5 twice the rate of bfloat16 and four times that of float32."""
 
     name: ClassVar[str] = "onednn-int8"
+    laid = None
     fineness: ClassVar[int | None] = 3  # as for `OneDnnWeight`
 
     def __init__(self, weight: Tensor) -> None:

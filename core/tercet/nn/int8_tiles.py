@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from tercet.nn.int8 import rounded_rows, rounded_weight
-from tercet.nn.jit.byte_product import STEP, byte_product_kernel, units_of
+from tercet.nn.jit.byte_product import STEP, byte_product_kernel
+from tercet.nn.jit.product_kernel import blocks_of
 from tercet.nn.jit.rounding import ByteProductWords
 from tercet.nn.jit.tile_product import panel_vectors
-from tercet.nn.jit.tiles import ROWS, WORDS, has_tiles
+from tercet.nn.jit.tiles import ROWS, WORDS, require_tiles
 from tercet.nn.products import finished
 from tercet.nn.team import together
 
@@ -27,11 +28,10 @@ class Int8TileWeight:
 
     name: ClassVar[str] = "tercet-amx-int8"
     fineness: ClassVar[int | None] = None
-    laid = True  # `RowWeight.laid`
+    laid = True
 
     def __init__(self, weight: Tensor) -> None:
-        if not has_tiles():  # to use them all the same would end the process
-            raise RuntimeError("this processor has no tiles of int8, or the system does not let them be used")
+        require_tiles()
         rounded, self._scales, self._columns, self._sums = rounded_weight(weight)
         self._across = panel_vectors(len(weight))
         self._panels = _in_panels(rounded, self._across)
@@ -63,7 +63,7 @@ class Int8TileWeight:
                 depth=x.shape[1],
                 width=width,
                 panels=panels,
-                units=units_of(rows, panels),
+                units=panels * blocks_of(rows),
             )
             together(byte_product_kernel(self._across, activation, residual is not None), words)
             return y

@@ -19,9 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tercet.nn import helpers
 from tercet.nn.arena import Arena
 from tercet.nn.batch import PackedBatch, TokenSequence
-from tercet.nn.by_rows import RowWeight
-from tercet.nn.int8_tiles import Int8TileWeight
-from tercet.nn.int16 import Int16Weight
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.links import BY_SEQUENCE, LINKS, Given
 from tercet.nn.jit.parts import parting_units
@@ -99,11 +96,10 @@ def _are_laid(modules: Iterable[nn.Module]) -> bool:
         UntraceableError: some products are not by our own kernel.
     """
     products = (part for module in modules for part in module.modules() if isinstance(part, Linear))
-    weights = [part.packed for part in products]
-    ours = [weight for weight in weights if isinstance(weight, RowWeight | Int16Weight | Int8TileWeight)]
-    if len(ours) < len(weights):
+    laid = [None if part.packed is None else part.packed.laid for part in products]
+    if None in laid:
         raise UntraceableError("a product is by a library's kernel")
-    return all(weight.laid for weight in ours)
+    return all(laid)
 
 
 class Result(NamedTuple):

@@ -7,13 +7,12 @@ by side, 16 such fours one below the other, and 16 rows across. Rows of x are ti
 from __future__ import annotations
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.product_kernel import blocks_of, first_row
+from tercet.nn.jit.product_kernel import block_rows, first_row
 from tercet.nn.jit.rounding import ByteProductWords, finish_of
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
 from tercet.nn.jit.values import Int, Memory, Vector
 
 STEP = 4 * WORDS  # columns of a row of a tile
-BLOCK = 512  # rows of x of a unit of work, as `product_kernel.blocks_of` counts them where there are tiles
 _WORD = ByteProductWords(*range(len(ByteProductWords._fields)))  # where each is
 
 
@@ -42,11 +41,11 @@ class _ByteProduct:
 
     def write(self) -> None:
         """Write a loop over panels and blocks of rows; threads that run it share them out."""
-        code, panels, rows = self.code, self.code.word(_WORD.panels), self.code.word(_WORD.rows)
+        code, panels, rows, high = self.code, self.code.word(_WORD.panels), self.code.word(_WORD.rows), block_rows()
         self.tiles.set_up()
         with code.shared_loop(_WORD) as unit:
-            panel, top = unit % panels, unit // panels * BLOCK
-            bottom, first = (top + BLOCK).least(rows), first_row(panel, self.width, self.wide)
+            panel, top = unit % panels, unit // panels * high
+            bottom, first = (top + high).least(rows), first_row(panel, self.width, self.wide)
             paired = top + (bottom - top + (ROWS - 1)) // (2 * ROWS) * (2 * ROWS)
             with code.loop(paired, start=top, step=2 * ROWS) as row:
                 for at in range(0, self.across, 2):
@@ -89,8 +88,3 @@ class _ByteProduct:
                 if self.activation == "gelu":
                     result = result.gelu()
                 self.y.store(result + self.residual.load(place) if self.added else result, place)
-
-
-def units_of(rows: int, panels: int) -> int:
-    """Return how many units of work a product is."""
-    return panels * blocks_of(rows)

@@ -96,10 +96,10 @@ def fits(depth: int, width: int) -> bool:
 
 def blocks_of(rows: int) -> int:
     """Return in how many blocks rows of x are multiplied."""
-    return -(-rows // _block_rows())
+    return -(-rows // block_rows())
 
 
-def _block_rows() -> int:
+def block_rows() -> int:
     """Return how many rows of x a unit of work has.
 
     Processors with AVX2 alone have second caches in which few stay until the next panel.
@@ -176,7 +176,7 @@ class Product:
         self.tall, self.short = ((24 // vectors), 4) if code.registers >= 32 else (12 // vectors, 3)
         self.columns = range(0, self.wide, code.lanes)
         self.lines = range(0, self.wide, _LINE)  # of the cache, of a column
-        self.block_rows = _block_rows()
+        self.block_rows = block_rows()
         self.sums = code.scratch(self.block_rows * self.wide)
         before = code.lanes * self.wide  # where `turn` puts columns from before the corner
         self.turned = Memory(code, code.scratch(DEPTH * self.wide + before).at(before))

@@ -37,6 +37,12 @@ def has_tiles() -> bool:
     return not refused
 
 
+def require_tiles() -> None:
+    """Raise a RuntimeError where `has_tiles` does not hold: to use tiles all the same would end the process."""
+    if not has_tiles():
+        raise RuntimeError("this processor has no tiles, or the system does not let them be used")
+
+
 class Tiles:
     """Writes what is done with tiles, each of which is known by its number, in a function that has set them up."""
 
