@@ -137,7 +137,7 @@ def test_a_program_in_whole_numbers(dtype: torch.dtype, tmp_path: Path) -> None:
     backbone, config = load(families()["BertModel"], tmp_path, dtype)
     with torch.inference_mode():
         if packing(dtype) is Int8Weight:
-            with pytest.raises(UntraceableError, match="by a library's kernel"):
+            with pytest.raises(UntraceableError):
                 traced(backbone, [])
             return
         program = traced(backbone, [])
