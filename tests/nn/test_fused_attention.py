@@ -72,16 +72,21 @@ def test_which_heads_have_a_kernel() -> None:
     assert not fuses(cpu, torch.float16, lanes) and not fuses(torch.device("cuda"), torch.float32, lanes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype,coarse", [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)])
 @pytest.mark.parametrize("window", [ALL, (31, 64)])
-def test_a_sequence_has_the_same_bytes_in_any_company(dtype: torch.dtype, window: tuple[int, int]) -> None:
+def test_a_sequence_has_the_same_bytes_in_any_company(
+    dtype: torch.dtype, coarse: bool, window: tuple[int, int]
+) -> None:
     batch = batch_of(LENGTHS)
-    q, k, v = (x.to(dtype) for x in draw(batch))
-    together = fused_attention(q, k, v, batch, 0.25, window)
-    for length, rows in zip(LENGTHS, torch.arange(len(q)).split(LENGTHS), strict=True):
-        assert torch.equal(
-            together[rows], fused_attention(q[rows], k[rows], v[rows], batch_of((length,)), 0.25, window)
-        )
+    q, k, v = (x.to(dtype) for x in draw(batch, dims=32))
+
+    def attend(rows: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        return fused_attention(q[rows], k[rows], v[rows], batch_of(lengths), 0.25, window, coarse=coarse)
+
+    every = torch.arange(len(q))
+    together = attend(every, LENGTHS)
+    for length, rows in zip(LENGTHS, every.split(LENGTHS), strict=True):
+        assert torch.equal(together[rows], attend(rows, (length,)))
 
 
 @pytest.mark.parametrize("tiles", [False, True])
@@ -99,6 +104,21 @@ def test_bfloat16_is_as_exact_as_what_it_is_written_in(
     exact = naive(*(x.double() for x in (q, k, v)), batch, scale=0.2, window=window)
     # Half a unit in the last of bfloat16's eight bits, and what float32 and 16 bits of each weight leave out of sums.
     assert ((ours - exact).abs() <= 2.0**-8 * exact.abs() + 1e-4).all()
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("window", [ALL, (40, 5)])
+def test_coarse_float32_is_rounded_to_bfloat16_where_there_are_tiles(
+    tiles: bool, window: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tiles and not has_tiles():
+        pytest.skip("this processor has no tiles of bfloat16")
+    monkeypatch.setattr(fused_attention_module, "has_tiles", lambda: tiles)
+    batch = batch_of(LENGTHS)
+    exact = draw(batch, heads=4, kv_heads=2, dims=32)
+    rounded = [((x.view(torch.int32) + (1 << 15)) >> 16 << 16).view(torch.float32) for x in exact]  # ties go outwards
+    ours = fused_attention(*exact, batch, 0.2, window, coarse=True)
+    assert_close(ours, naive(*(rounded if tiles else exact), batch, scale=0.2, window=window), 1e-4 if tiles else 2e-6)
 
 
 def test_parts_of_one_product_are_read_where_they_lie() -> None:

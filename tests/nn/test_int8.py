@@ -127,4 +127,5 @@ def test_which_products_become_int8() -> None:
     assert rounding_saves(net, torch.int8) == 2 * 64 * 48
     prepare(net, dtype=torch.int8)
     assert layout_of(net[0]) is KINDS[-1] and layout_of(net[1]) not in KINDS
+    assert [part.coarse for part in net] == [True, False]
     assert kernel_name(torch.device("cpu"), torch.int8) == KINDS[-1].name

@@ -37,6 +37,7 @@ def attention(
     causal: bool = False,
     window: Window = (-1, -1),
     bias: Bias | None = None,
+    coarse: bool = False,
 ) -> Tensor:
     """Return softmax(scale · q kᵀ + bias) v within each sequence.
 
@@ -49,6 +50,7 @@ def attention(
         causal: whether a token sees only itself and the tokens before it.
         window: tokens to the left and right that are seen; (-1, -1) sees all.
         bias: added to the scaled scores.
+        coarse: whether q, k and v are worth no more than bfloat16 holds of them, and may be multiplied as that.
 
     Returns:
         (T, N · d).
@@ -61,7 +63,7 @@ def attention(
     if kernel is not None and bias is None and (batch.attended is None or window == (-1, -1)):
         return kernel.attend(q, k, v, batch, scale, window).flatten(1)
     if (bias is None or isinstance(bias, DistanceBias)) and fuses(q.device, q.dtype, q.shape[-1]):
-        return fused_attention(q, k, v, batch, scale, window, bias)
+        return fused_attention(q, k, v, batch, scale, window, bias, coarse)
     out = torch.empty_like(q)
     if batch.filler:
         out[batch.real_runs[-1].stop :] = 0  # nobody reads it, but what lies there may be slow to compute with

@@ -37,6 +37,7 @@ def fused_attention(
     scale: float,
     window: tuple[int, int],
     bias: DistanceBias | None = None,
+    coarse: bool = False,
 ) -> Tensor:
     """Return softmax(scale · q kᵀ + bias) v within each sequence, (T, N · d) of the type of q; filler's rows are zero.
 
@@ -47,6 +48,7 @@ def fused_attention(
         scale: of the scores.
         window: tokens to the left and right that are seen, -1 for all.
         bias: of no sequence longer than it has distances.
+        coarse: as in `attention`.
     """
     heads, dims = q.shape[1:]
     q, k, v = map(side_by_side, (q, k, v))
@@ -76,7 +78,7 @@ def fused_attention(
         units=len(extents) * heads,
     )
     limits = window != (-1, -1), bias is not None
-    in_tiles = q.dtype == torch.bfloat16 and dims % STEP == 0 and has_tiles()
-    kernel = tile_attention_kernel(dims, *limits) if in_tiles else attention_kernel(dims, q.dtype, *limits)
-    together(kernel, words)
+    in_tiles = (coarse or q.dtype == torch.bfloat16) and dims % STEP == 0 and has_tiles()
+    kernel = tile_attention_kernel if in_tiles else attention_kernel
+    together(kernel(dims, q.dtype, *limits), words)
     return out

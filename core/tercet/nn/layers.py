@@ -130,7 +130,14 @@ class SelfAttention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = attention(q, k, v, batch, scale=self.scale, causal=self.causal, window=self.window, bias=bias)
+        mixed = attention(
+            *(q, k, v, batch),
+            scale=self.scale,
+            causal=self.causal,
+            window=self.window,
+            bias=bias,
+            coarse=self.qkv.coarse,
+        )
         out: Tensor = self.out(mixed, residual=residual)
         return out
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tercet.nn.activations import finish
 from tercet.nn.by_rows import RowWeight
-from tercet.nn.packed import BYTES_A_ROUNDED_WEIGHT, PackedWeight, is_rounded, packing
+from tercet.nn.packed import BYTES_A_ROUNDED_WEIGHT, IN_INT8, PackedWeight, is_rounded, packing
 from tercet.nn.team import compute_with
 
 _SMALL = 1 << 15  # weights
@@ -34,6 +34,11 @@ class Linear(nn.Module):
         self.in_features, self.out_features = in_features, out_features
         self.packed: PackedWeight | None = None
         self._parts: Sequence[Tensor] = ()
+
+    @property
+    def coarse(self) -> bool:
+        """Whether its products are in int8, and bfloat16 holds all that they are worth."""
+        return isinstance(self.packed, IN_INT8)
 
     def forward(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
         """Return (T, out_features) for x (T, in_features); `activation` is a key of `activations.ACTIVATIONS`."""

@@ -31,6 +31,7 @@ if not has_avx512():
     # oneDNN reads erf off a table, slowly without AVX-512: its GELU costs a quarter of the product, torch's a tenth.
     del _FUSED["gelu"]
 BYTES_A_ROUNDED_WEIGHT = 2  # of int16; of int8 oneDNN's and the same by column
+IN_INT8 = (Int8TileWeight, Int8Weight)  # what multiplies in int8, first what is preferred
 _ONEDNN_ROWS = 512  # oneDNN chooses a layout for a row count; one that suits bulk also serves short queries
 
 
@@ -110,8 +111,7 @@ def is_rounded(dtype: torch.dtype) -> bool:
 def packings(dtype: torch.dtype) -> tuple[type[PackedWeight], ...]:
     """Return what products with weights of `dtype` are fastest by on this processor, first what is preferred."""
     if dtype == torch.int8:
-        in_tiles: tuple[type[PackedWeight], ...] = (Int8TileWeight,) if has_tiles() else ()
-        return (*in_tiles, Int8Weight) if has_int8() else ()
+        return IN_INT8[0 if has_tiles() else 1 :] if has_int8() else ()
     if dtype == torch.int16:
         return (Int16Weight,) if has_pairs() else ()
     layouts: tuple[type[PackedWeight], ...] = ()

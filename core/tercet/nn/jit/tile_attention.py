@@ -1,7 +1,8 @@
-"""Attention in tiles, for bfloat16: that of `attention_kernel`, with scores and mixes multiplied by AMX.
+"""Attention in tiles: that of `attention_kernel`, with scores and mixes multiplied by AMX, for bfloat16 and int8.
 
-What is read is its own only part (`parts.py`); a weight has two, which hold it to 16 bits. Sums are float32 as there.
-In float32, with three parts each, this takes as long as by vectors.
+Of what is read one part is multiplied (`parts.py`), which is all of a bfloat16, and of a float32 as much as products in
+int8 make worth keeping; a weight has two, which hold it to 16 bits. Sums are float32 as there. Float32 with three parts
+of each takes as long as by vectors.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ _STEPS = KEYS // STEP  # of a block of keys
 
 
 @Kernel
-def tile_attention_kernel(code: Code, dims: int, windowed: bool, biased: bool) -> None:
-    """Write attention in bfloat16 for heads of `dims` numbers, a multiple of 32; else as `attention_kernel`."""
-    TileAttention(code, dims, windowed, biased).write()
+def tile_attention_kernel(code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
+    """Write attention for heads of `dims` numbers, a multiple of 32, whose products are of bfloat16."""
+    TileAttention(code, dims, dtype, windowed, biased).write()
 
 
 class TileAttention(Attention):
     """Writes the code: 32 keys by 32 queries at a time, then 32 numbers of a head by these queries."""
 
-    def __init__(self, code: Code, dims: int, windowed: bool, biased: bool) -> None:
-        super().__init__(code, dims, torch.bfloat16, windowed, biased)
+    def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
+        super().__init__(code, dims, dtype, windowed, biased)
         self.tiles, self.steps = Tiles(code), dims // STEP
         self.query_tiles = code.scratch(self.steps * VECTORS * TILE)
         self.key_tiles, self.value_tiles = (code.scratch(KEYS // ROWS * self.steps * TILE) for _ in range(2))
