@@ -74,4 +74,4 @@ class RowWeight:
         return finished(compute, activation, residual)
 
     def _rows(self, x: Tensor) -> Rows:
-        return Rows(x.contiguous(), x.shape[:-1], self._depth)
+        return Rows(x.contiguous(), x.shape[:-1], self._depth, self.numbers)

@@ -19,7 +19,7 @@ from tercet.nn.jit.product_kernel import (
     product_kernel,
     vectors_of,
 )
-from tercet.nn.jit.tile_product import panel_vectors, tile_kernel
+from tercet.nn.jit.tile_product import TileProductWords, panel_vectors, tile_kernel
 from tercet.nn.team import together
 
 Numbers = Literal["floats", "pairs", "parts"]  # what is multiplied: see `jit/pairs.py` and `jit/parts.py`
@@ -32,7 +32,6 @@ class Rows(NamedTuple):
     Attributes:
         memory: of float32 or of pairs. shape: (…), whose product they are. depth: numbers of each, or pairs.
         numbers: what is multiplied. steps: of pairs, (rows,) float32, what a one of each row is worth.
-        parts: of float32 that are multiplied so, theirs.
     """
 
     memory: Tensor
@@ -40,7 +39,6 @@ class Rows(NamedTuple):
     depth: int
     numbers: Numbers = "floats"
     steps: Tensor | None = None
-    parts: Tensor | None = None
 
 
 def finished(
@@ -55,6 +53,11 @@ def finished(
 def vectors_for(width: int, numbers: Numbers) -> int:
     """Return how many vectors wide the panels of a weight are."""
     return panel_vectors(width) if numbers == "parts" else vectors_of(width)
+
+
+def words_of(numbers: Numbers) -> type[ProductWords]:
+    """Return the words of what multiplies such numbers."""
+    return TileProductWords if numbers == "parts" else ProductWords
 
 
 def kernel(laid: bool, width: int, numbers: Numbers) -> Compiled:
@@ -105,7 +108,7 @@ def product(
     y = x.memory.new_empty(*x.shape, width, dtype=torch.float32)
     first = 0  # byte of a row of y that a part begins with
     for part, wide in parts:
-        words = ProductWords.of(
+        words = words_of(x.numbers).of(
             vectors_for(wide, x.numbers),
             x=x.memory.data_ptr(),
             weight=part.data_ptr(),
@@ -120,7 +123,6 @@ def product(
             cores=cores,
             steps=0 if x.steps is None else x.steps.data_ptr(),
             scales=0 if scales is None else scales.data_ptr() + first,
-            parts=0 if x.parts is None else x.parts.data_ptr(),
         )
         together(kernel(laid, wide, x.numbers), words)
         first += wide * y.itemsize

@@ -21,11 +21,11 @@ from tercet.nn.arena import Arena
 from tercet.nn.batch import PackedBatch, TokenSequence
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.links import BY_SEQUENCE, LINKS, Given
-from tercet.nn.jit.parts import parting_units
 from tercet.nn.jit.product_kernel import blocks_of
 from tercet.nn.jit.program_kernel import ProgramWords, links_kernel, program_kernel
 from tercet.nn.jit.row_kernels import EmbedWords
 from tercet.nn.jit.rows import units_of
+from tercet.nn.jit.tile_product import TileProductWords
 from tercet.nn.jit.words import Words
 from tercet.nn.linear import Linear
 from tercet.nn.shapeless import HostShapeError, ShapelessBatch
@@ -173,8 +173,8 @@ class Program:
         shapes = [(count if of_sequences else tokens, width) for of_sequences, width in self._results]
         results = [torch.from_numpy(np.empty(shape, np.float32)) for shape in shapes]
         given = Given(
-            *(tokens, units_of(tokens), blocks_of(tokens), parting_units(tokens)),
-            *(count, units_of(count), blocks_of(count), parting_units(count)),
+            *(tokens, units_of(tokens), blocks_of(tokens), TileProductWords.blocks_of(tokens)),
+            *(count, units_of(count), blocks_of(count), TileProductWords.blocks_of(count)),
             *(extents.ctypes.data, spans.ctypes.data),
             *(asked.ids, asked.positions, asked.kinds, asked.kinds_step),
             cores,

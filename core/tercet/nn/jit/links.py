@@ -7,11 +7,11 @@ from typing import NamedTuple
 from tercet.nn.jit.attention_kernel import AttentionWords
 from tercet.nn.jit.layer_kernels import GateWords, RotateWords
 from tercet.nn.jit.pairs import PairingWords
-from tercet.nn.jit.parts import PartingWords
 from tercet.nn.jit.pool_kernel import PoolWords
 from tercet.nn.jit.product_kernel import ProductWords
 from tercet.nn.jit.rounding import ByteProductWords, RoundingWords
 from tercet.nn.jit.row_kernels import EmbedWords, NormWords, RmsWords, UnitWords
+from tercet.nn.jit.tile_product import TileProductWords
 from tercet.nn.jit.words import Words
 
 
@@ -19,8 +19,7 @@ class Given(NamedTuple):
     """What differs between two batches.
 
     Attributes:
-        tokens: T. token_units, token_blocks: of work by rows, and blocks of a product's rows.
-        token_tiles: of work by rows where that is to lay tiles, which few rows need not.
+        tokens: T. token_units: of work by rows. token_blocks, token_tiles: blocks of a product's rows, and in tiles.
         sequences, sequence_units, sequence_blocks, sequence_tiles: the same for B.
         extents, spans: addresses of `PackedBatch.extents` and `pooled_spans`.
         ids, positions, kinds, kinds_step: as in `words.Lookups`.
@@ -56,6 +55,7 @@ BY_SEQUENCE = {
 Link = tuple[str, str, str | None]
 
 _ROWS: tuple[Link, ...] = (("rows", "tokens", None), ("units", "token_units", None))
+_PRODUCT: tuple[Link, ...] = (("rows", "tokens", None), ("cores", "cores", None))
 LINKS: dict[type[Words], tuple[Link, ...]] = {
     EmbedWords: (*_ROWS, *((name, name, None) for name in ("ids", "positions", "kinds", "kinds_step"))),
     NormWords: _ROWS,
@@ -64,10 +64,10 @@ LINKS: dict[type[Words], tuple[Link, ...]] = {
     RotateWords: _ROWS,
     GateWords: _ROWS,
     PairingWords: _ROWS,
-    PartingWords: (("rows", "tokens", None), ("units", "token_tiles", None)),
     PoolWords: (("spans", "spans", None), ("units", "sequences", None)),
     AttentionWords: (("extents", "extents", None), ("units", "sequences", "heads")),
     RoundingWords: _ROWS,
     ByteProductWords: (("rows", "tokens", None), ("units", "token_blocks", "panels")),
-    ProductWords: (("rows", "tokens", None), ("cores", "cores", None), ("units", "token_blocks", "panels")),
+    ProductWords: (*_PRODUCT, ("units", "token_blocks", "panels")),
+    TileProductWords: (*_PRODUCT, ("units", "token_tiles", "panels")),
 }

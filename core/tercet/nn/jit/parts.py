@@ -9,13 +9,11 @@ doi:10.1109/ARITH.2019.00019).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from llvmlite import ir
 
-from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.rows import rows_of, units_of
-from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
+from tercet.nn.jit.tiles import COUNT, WORDS, Tiles
 from tercet.nn.jit.values import Int, Memory, Vector
 
 PARTS = 3
@@ -23,26 +21,6 @@ STEP = 2 * WORDS  # columns whose parts are a row of a tile; a word has those of
 # Which part of x is multiplied with which of the weight: the smallest products first, one tile or two read anew each.
 PRODUCTS = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
 _HALF, _UPPER = 1 << 15, 0xFFFF0000
-
-
-class PartingWords(NamedTuple):
-    """The words of `parting_kernel`.
-
-    Attributes:
-        x: address of (rows, width) float32. tiles: of (⌈rows / 16⌉, width / 32, 3, 16, 16) words, its parts.
-        rows, width: the shape. units, next, done: see `words.Words`.
-    """
-
-    x: int
-    tiles: int
-    rows: int
-    width: int
-    units: int
-    next: int = 0
-    done: int = 0
-
-
-_WORD = PartingWords(*range(len(PartingWords._fields)))  # where each is
 
 
 def parts_of(low: Vector, high: Vector, rounded: bool) -> list[Vector]:
@@ -80,7 +58,8 @@ def _whole(x: Vector) -> Any:
 
 
 Place = Callable[[int], tuple[Memory, Int]]  # of a tile of a part
-Besides = Callable[[int, int], None]  # what is done beside a product: how many were before it, and how many there are
+EIGHTHS = 8
+Besides = Callable[[int], None]  # what is done beside products, after each eighth of them
 
 
 def multiply_parts(
@@ -108,23 +87,12 @@ def multiply_parts(
             for i in range(len(rows)):
                 tiles.add_product(i * len(columns) + j, left + i, number)
                 if besides is not None:
-                    besides(done, len(products) * left)
+                    for eighth in share(EIGHTHS, done, len(products) * left):
+                        besides(eighth)
                 done += 1
         x_held, held = x_part, part
 
 
-def parting_units(rows: int) -> int:
-    """Return how many units of work it is to part so many rows: none up to a tile, whose parts a product makes."""
-    return units_of(rows) if rows > ROWS else 0
-
-
-@Kernel
-def parting_kernel(code: Code) -> None:
-    """Write rows in parts, as tiles; rows of the last one that are none of x stay as they are."""
-    x, tiles = (Memory(code, code.pointer(at)) for at in (_WORD.x, _WORD.tiles))
-    steps = code.word(_WORD.width) // STEP
-    with code.shared_loop(_WORD) as unit, code.loop(steps) as step, rows_of(code, _WORD, unit) as row:
-        at = (row * steps + step) * STEP
-        tile = (row // ROWS * steps + step) * (PARTS * TILE) + row % ROWS * WORDS
-        for part, words in enumerate(parts_of(x.load(at), x.load(at + WORDS), rounded=True)):
-            tiles.store(words, tile + part * TILE)
+def share(work: int, done: int, of: int) -> range:
+    """Return what of so much work falls to the next of some products, after so many others."""
+    return range(work * done // of, work * (done + 1) // of)

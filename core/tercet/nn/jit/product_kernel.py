@@ -37,7 +37,6 @@ class ProductWords(NamedTuple):
         rows, depth, width: the shape; `fits` says which can be. step: numbers from a row of y and residual to the next.
         gelu: 1 if GELU follows, else 0. panels: of the weight. cores: that share the work.
         steps, scales: of pairs, addresses of (rows,) and of (width,) float32: what a one of x and of the weight is.
-        parts: of x, where tiles are multiplied, as `parts.PartingWords` has them, and else 0.
         units, next, done: see `words.Words`.
     """
 
@@ -55,7 +54,6 @@ class ProductWords(NamedTuple):
     cores: int
     steps: int
     scales: int
-    parts: int
     units: int
     next: int = 0
     done: int = 0
@@ -64,8 +62,13 @@ class ProductWords(NamedTuple):
     def of(cls, vectors: int, rows: int, depth: int, width: int, **others: int) -> Self:
         """Return the words for a product of this shape, whose panels are so many vectors wide."""
         panels = panels_shape(depth, width, vectors)[0]
-        units = panels * blocks_of(rows)
+        units = panels * cls.blocks_of(rows)
         return cls(rows=rows, depth=depth, width=width, panels=panels, units=units, **others)
+
+    @staticmethod
+    def blocks_of(rows: int) -> int:
+        """Return in how many blocks rows of x are multiplied."""
+        return blocks_of(rows)
 
 
 _PRODUCT = ProductWords(*range(len(ProductWords._fields)))  # where each is
@@ -176,8 +179,8 @@ class Product:
         self.tall, self.short = ((24 // vectors), 4) if code.registers >= 32 else (12 // vectors, 3)
         self.columns = range(0, self.wide, code.lanes)
         self.lines = range(0, self.wide, _LINE)  # of the cache, of a column
-        self.block_rows = block_rows()
-        self.sums = code.scratch(self.block_rows * self.wide)
+        self.high = code.number(block_rows())  # rows of a block
+        self.sums = code.scratch(block_rows() * self.wide)
         before = code.lanes * self.wide  # where `turn` puts columns from before the corner
         self.turned = Memory(code, code.scratch(DEPTH * self.wide + before).at(before))
 
@@ -189,8 +192,8 @@ class Product:
         panels = self.code.word(self.word.panels)
         with self.code.shared_loop(self.word) as unit:
             panel = unit % panels
-            top = unit // panels * self.block_rows
-            count = (self.rows - top).least(self.block_rows)
+            top = unit // panels * self.high
+            count = (self.rows - top).least(self.high)
             self.unit(panel, first_row(panel, self.width, self.wide), top, count)
 
     def unit(self, panel: Int, first: Int, top: Int, count: Int) -> None:
@@ -202,7 +205,7 @@ class Product:
                 self._tall_and_short(block, count)
             else:
                 self._even(block, count)
-        self.finish(top, first, code.number(0), count)
+        self.finish(top, first, code.number(0), count, self.sums)
 
     def _tall_and_short(self, block: Block, count: Int) -> None:
         """Write tiles that are as tall as can be, and short ones for what is left."""
@@ -249,7 +252,7 @@ class Product:
             with fewer:
                 self._of_height(height - 1, block, row, rows, fetch)
 
-    def finish(self, top: Int, first: Int, start: Int, stop: Int) -> None:
+    def finish(self, top: Int, first: Int, start: Int, stop: Int, sums: Memory) -> None:
         """Write activation(sums + bias) + residual of some rows of a unit.
 
         Of pairs, what stands for sums is those times the sizes of their ones.
@@ -259,7 +262,7 @@ class Product:
         with code.loop(stop, start=start) as row:
             for at in self.columns:
                 place = (top + row) * self.step + first + at
-                total = code.variable(self._scaled(top + row, first + at, self.sums.load(row * self.wide + at)))
+                total = code.variable(self._scaled(top + row, first + at, sums.load(row * self.wide + at)))
                 with code.when(gelu):
                     total.store(total.load().gelu())
                 with code.when(added):

@@ -1,7 +1,7 @@
-"""Products in tiles: a float32 weight in panels as `product_kernel` has them, and rows of x in parts (`parts.py`).
+"""Products in tiles: of rows of x and a float32 weight as `product_kernel` has them, both in parts (`parts.py`).
 
-AMX has registers and an adder of its own. So while tiles are multiplied, vectors make the parts of the weight that come
-next, of which no model keeps any, and finish the rows whose sums are complete.
+AMX has registers and an adder of its own. So while tiles are multiplied, vectors make the parts that come next, of
+which no model keeps any, and finish the rows whose sums are complete.
 
 Each number of y is summed over chunks of 384 columns, in each over steps of 32 from the first to the last, and in those
 in the order of `PRODUCTS`, whichever way the weight lies and however many rows there are.
@@ -10,23 +10,31 @@ in the order of `PRODUCTS`, whichever way the weight lies and however many rows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tercet.nn.jit.code import Code, Kernel
-from tercet.nn.jit.parts import PARTS, PRODUCTS, STEP, multiply_parts, parts_of
-from tercet.nn.jit.product_kernel import Product
+from tercet.nn.jit.operands import BLOCK, DEPTH, STEPS, Chunk, RowTiles, Unit, WeightTiles
+from tercet.nn.jit.parts import EIGHTHS, PARTS, PRODUCTS, multiply_parts, share
+from tercet.nn.jit.product_kernel import Product, ProductWords, first_row
 from tercet.nn.jit.tiles import COUNT, ROWS, TILE, WORDS, Tiles
-from tercet.nn.jit.values import Int, Memory, Vector
+from tercet.nn.jit.values import Int, Memory
 
+_TWO = 2 * ROWS  # rows that are multiplied at once
 _KEPT = 2  # steps whose parts are kept where they are needed once: more would leave the first cache
-_AHEAD = 2 * STEP  # numbers of a row, from one that is parted to one that should be near by then
-DEPTH = 384  # columns that are summed at once, of which the parts of a panel stay in the second cache
+_DEEP_GROUP = 6  # panels of a group where there are several chunks, and the sums of all are kept
+_GROUPS_PER_HELPER = 4  # that a block of rows is shared out in, so that no core waits long for another
 
-# Writes what is done beside a step, a bit after each product: the step, how many were before, and how many there are.
-Besides = Callable[[Int, int, int], None]
-Part = Callable[[Int, Int], None]  # writes some parts of a step, and where a step's are
+Besides = Callable[[Int, int], None]  # writes what is done beside the products of a step, after each eighth of them
+
+
+class TileProductWords(ProductWords):
+    """The words of `tile_kernel`: `ProductWords`, with other units of work."""
+
+    @staticmethod
+    def blocks_of(rows: int) -> int:
+        """Return in how many blocks rows of x are multiplied."""
+        return -(-rows // BLOCK)
 
 
 def panel_vectors(width: int) -> int:
@@ -39,7 +47,7 @@ def panel_vectors(width: int) -> int:
 
 @Kernel
 def tile_kernel(code: Code, laid: bool, vectors: int) -> None:
-    """Write the product, whose words are `ProductWords`.
+    """Write the product, whose words are `TileProductWords`.
 
     Args:
         laid: whether the weight lies in panels.
@@ -48,34 +56,30 @@ def tile_kernel(code: Code, laid: bool, vectors: int) -> None:
     TileProduct(code, laid, vectors).write()
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """So many columns of a panel as are multiplied at once.
-
-    Attributes:
-        first: row of the weight that the panel begins with. top: row of x that the unit begins with.
-        start: first of the columns. steps: of 32 of them. left: steps to the end of the panel.
-        place: in the weight, where these columns begin.
-    """
-
-    first: Int
-    top: Int
-    start: Int
-    steps: Int
-    left: Int
-    place: Int
-
-
 class TileProduct(Product):
-    """Writes the code: 32 rows by 32 columns at a time, and up to 16 rows by a whole panel."""
+    """Writes the code: 32 rows by 32 columns at a time, and up to 16 rows by a whole panel.
+
+    More rows go over a group of panels, which is done with the first of its units of work.
+    """
 
     def __init__(self, code: Code, laid: bool, vectors: int) -> None:
         super().__init__(code, laid, vectors, pairs=False)
         self.tiles, self.across = Tiles(code), self.wide // WORDS  # tiles side by side
-        self.parted = code.scratch(DEPTH // STEP * PARTS * self.across * TILE)
-        self.few = code.scratch(_KEPT * PARTS * TILE)  # of few rows
+        self.row_tiles, self.weight_tiles = RowTiles(self), WeightTiles(self)
+        self.sums = code.scratch(_DEEP_GROUP * BLOCK * self.wide)
         self.fresh = code.scratch(4 * TILE)  # a chunk's sums
-        self.parts, self.all_steps = Memory(code, code.pointer(self.word.parts)), self.depth // STEP
+        self.panels, self.blocks = (
+            code.word(self.word.panels),
+            code.word(self.word.units) // code.word(self.word.panels),
+        )
+        self.high = (self.rows + (self.blocks * _TWO - 1)) // (self.blocks * _TWO) * _TWO  # near-equal blocks
+        self.group = self._group()
+
+    def _group(self) -> Int:
+        """Return how many panels a group has."""
+        helpers = self.code.word(self.word.cores) - 1
+        most = self.code.number(_DEEP_GROUP).where(self.depth > DEPTH, self.panels)
+        return (self.panels * self.blocks // (helpers * _GROUPS_PER_HELPER).most(1)).least(most).most(1)
 
     def write(self) -> None:
         """Write all units; where there are few rows, tiles of x and of sums have no more, and take less time."""
@@ -84,147 +88,172 @@ class TileProduct(Product):
         self.tiles.release()
 
     def unit(self, panel: Int, first: Int, top: Int, count: Int) -> None:
-        """Write the product of some rows with a panel."""
-        with self.code.either(count > ROWS) as (many, few):
-            with many:
-                self._many(panel, first, top, count)
-            with few:
-                self._few(panel, first, top, count)
-
-    def _many(self, panel: Int, first: Int, top: Int, count: Int) -> None:
-        code, high = self.code, (count + (ROWS - 1)) // ROWS  # tiles one above the other
-        paired = high // 2 * 2
-        with code.loop(self.depth, step=DEPTH) as start:
-            chunk = self._chunk(panel, first, top, start)
-            with code.either(high > 2) as (several, only):
-                for branch, kept in ((several, DEPTH // STEP), (only, _KEPT)):
-                    with branch:
-                        self._first_two(chunk, kept)
-            with code.loop(paired, start=2, step=2) as tile:
-                for columns in self._halves():
-                    finish = partial(self._finish_before, chunk, tile, columns)
-                    self._block(chunk, [tile, tile + 1], columns, finish)
-            with code.loop(high, start=paired) as tile:
-                columns = [*range(self.across)]
-                self._block(chunk, [tile], columns, partial(self._finish_before, chunk, tile, columns))
-            with code.when(self._completes(chunk)):
-                self.finish(top, first, (high - 1) // 2 * (2 * ROWS), count)
-
-    def _first_two(self, chunk: _Chunk, kept: int) -> None:
-        """Write the product of the first two tiles of rows, and with it the parts of so many steps of the weight.
-
-        Those that no other rows will need are written over, and so stay in the first cache.
-        """
-        rows = [self.code.number(i) for i in range(2)]
-        for columns in self._halves():
-            self._begin(self._parting(chunk, columns))
-            self._block(chunk, rows, columns, partial(self._part_next, chunk, columns, kept), kept)
-
-    def _few(self, panel: Int, first: Int, top: Int, count: Int) -> None:
+        """Write the product of few rows with a panel, or of more with those of its group, if it is their first."""
         code = self.code
-        with code.loop(self.depth, step=DEPTH) as start:
-            chunk = self._chunk(panel, first, top, start)
-            work = [*self._parting(chunk, [*range(self.across)]), *self._parting_x(chunk, count)]
-            with code.when(code.number(1) > start):  # later what comes first was parted beside what was last
-                self._begin(work)
-            self._row_of_tiles(chunk, work)
-            self._add_up(chunk, [column * WORDS for column in range(self.across)])
-        self.finish(top, first, code.number(0), count)
+        with code.either(count > ROWS) as (many, few):
+            with many, code.when(code.number(1) > panel % self.group):
+                unit = Unit(top, count, panel, (panel + self.group).least(self.panels))
+                with code.loop(self.depth, step=DEPTH) as start, code.loop(unit.end, start=panel) as at:
+                    self._many(Chunk(unit, at, start, self.depth))
+            with few, code.loop(self.depth, step=DEPTH) as start:
+                self._few(Chunk(Unit(top, count, panel, panel + 1), panel, start, self.depth))
 
-    def _begin(self, work: list[Part]) -> None:
-        """Do the work of the first step, before it is multiplied."""
-        for part in work:
-            part(self.code.number(0), self.code.number(0))
+    def _many(self, chunk: Chunk) -> None:
+        code, unit = self.code, chunk.unit
+        with code.when(self._begins(chunk.number)), code.loop(chunk.steps) as step:
+            self.row_tiles.write(chunk, code.number(0), code.number(_TWO), step, step)
+        with code.either(unit.high > 2) as (several, two):
+            with several:
+                self._several(chunk)
+            with two:
+                self._two(chunk)
+        self._finish(chunk, (unit.high - 1) // 2 * _TWO, unit.count)
+
+    def _several(self, chunk: Chunk) -> None:
+        """Write the product of more than two tiles of rows, and beside it the parts that come next."""
+        code, high, halves = self.code, chunk.unit.high, self._halves()
+        paired, whole = high // 2 * 2, [*range(self.across)]
+        pieces, following = self.weight_tiles.pieces(self.across), chunk.following
+        times = paired // 2 * len(halves) * chunk.steps  # that something is done of the next panel
+        a_time = (following.steps * pieces + (times - 1)) // times
+
+        def part_weight(chunk: Chunk, begin: Int, end: Int) -> None:
+            with code.loop(end, start=begin) as number:
+                step = number // pieces
+                self.weight_tiles.write(chunk, number % pieces, whole, step, self._slot(chunk, step))
+
+        def beside(tile: Int, half: int, step: Int, eighth: int) -> None:
+            self._finish_before(chunk, tile, (half, len(halves)), step, eighth)
+            if eighth % 2 == 0:
+                rows = _TWO // len(halves) // 4
+                begin = (tile + 2) * ROWS + (half * 4 + eighth // 2) * rows
+                with code.when(self._begins(chunk.number)):
+                    self.row_tiles.write(chunk, begin, (begin + rows).least(high * ROWS), step, step)
+            if eighth == 1:
+                begin = ((tile // 2 * len(halves) + half) * chunk.steps + step) * a_time
+                part_weight(following, begin, (begin + a_time).least(following.steps * pieces))
+
+        with code.when(self._begins(chunk.item)):
+            part_weight(chunk, code.number(0), chunk.steps * pieces)
+        with code.loop(paired, step=2) as tile:
+            for half, columns in enumerate(halves):
+                self._block(chunk, [tile, tile + 1], columns, partial(beside, tile, half))
+        with code.loop(high, start=paired) as tile:
+            self._block(chunk, [tile], whole, partial(self._finish_before, chunk, tile, (0, 1)))
+
+    def _two(self, chunk: Chunk) -> None:
+        """Write the product of two tiles of rows, and with it the parts of the weight, a step ahead.
+
+        No other rows will need them, so they are written over, and stay in the first cache.
+        """
+        rows = [self.code.number(tile) for tile in range(2)]
+        for columns in self._halves():
+            self._part_step(chunk, columns, self.code.number(0))
+
+            def beside(step: Int, eighth: int, columns: list[int] = columns) -> None:
+                self._part_step(chunk, columns, (step + 1).least(chunk.steps - 1), eighth)
+
+            self._block(chunk, rows, columns, beside, _KEPT)
+
+    def _few(self, chunk: Chunk) -> None:
+        """Write the product of up to 16 rows with a panel in the first tiles, and part the next step meanwhile."""
+        code, tiles, columns = self.code, self.tiles, [*range(self.across)]
+        left, right = self.across, self.across + PARTS  # the first tiles for x and for the weight
+        # Products with one part of a column follow each other, so that its tile is read once.
+        products = [
+            (x_part, part, column)
+            for part in reversed(range(PARTS))
+            for column in columns
+            for x_part, other in PRODUCTS
+            if other == part
+        ]
+        zero = code.number(0)
+        with code.when(self._begins(chunk.start)):  # later what comes first was parted beside what was last
+            self._part_step(chunk, columns, zero)
+            self.row_tiles.write(chunk, zero, chunk.unit.count, zero, zero)
+        for column in columns:
+            tiles.clear(column)
+        with code.loop(chunk.steps) as step:
+            following, following_slot = (step + 1).least(chunk.left - 1), (step + 1) % _KEPT
+            for x_part in range(PARTS):
+                tiles.load(left + x_part, *self.row_tiles.tile(zero, step % _KEPT, x_part))
+            held = (-1, -1)
+            for done, (x_part, part, column) in enumerate(products):
+                number = right + column % (COUNT - right)
+                if held != (part, column):
+                    tiles.load(number, *self.weight_tiles.tile(step % _KEPT, column, part))
+                held = part, column
+                tiles.add_product(column, left + x_part, number)
+                for piece in share(self.weight_tiles.pieces(self.across), done, len(products)):
+                    self.weight_tiles.write(chunk, code.number(piece), columns, following, following_slot)
+                for row in share(ROWS, done, len(products)):
+                    one = code.number(row), code.number(row + 1).least(chunk.unit.count)
+                    self.row_tiles.write(chunk, *one, following, following_slot)
+        self._add_up(chunk, [column * WORDS for column in columns])
+        self._finish(chunk, zero, chunk.unit.count)
+
+    def _part_step(self, chunk: Chunk, columns: list[int], step: Int, eighth: int | None = None) -> None:
+        """Part a step of some tiles of the weight side by side, or an eighth of it."""
+        pieces = self.weight_tiles.pieces(len(columns))
+        begin, end = (0, pieces) if eighth is None else (pieces * at // EIGHTHS for at in (eighth, eighth + 1))
+        with self.code.loop(end, start=begin) as piece:
+            self.weight_tiles.write(chunk, piece, columns, step, step % _KEPT)
+
+    def _slot(self, chunk: Chunk, step: Int) -> Int:
+        """Return where a step's parts are, while those of the next chunk are made."""
+        return chunk.item % 2 * STEPS + step
+
+    def _begins(self, number: Int) -> Any:
+        return self.code.number(1) > number
 
     def _halves(self) -> list[list[int]]:
         """Return the tiles of a panel that are multiplied with two of x."""
         return [[at, at + 1] for at in range(0, self.across, 2)]
 
-    def _chunk(self, panel: Int, first: Int, top: Int, start: Int) -> _Chunk:
-        """Return the columns from `start` on."""
-        place = (panel * self.depth + start) * self.wide if self.laid else first * self.depth + start
-        steps = (self.depth - start).least(DEPTH) // STEP
-        return _Chunk(first, top, start, steps, self.all_steps - start // STEP, place)
+    def _finish_before(self, chunk: Chunk, tile: Int, turn: tuple[int, int], step: Int, eighth: int) -> None:
+        """Finish, twice a step, some of the two tiles of rows before a tile.
 
-    def _completes(self, chunk: _Chunk) -> Any:
-        return chunk.start + chunk.steps * STEP > self.depth - 1
-
-    def _parting(self, chunk: _Chunk, columns: list[int]) -> list[Part]:
-        """Return what makes the parts of these columns of a step, bit by bit."""
-        if not self.laid:
-            return [partial(self._part_tile, chunk, column) for column in columns]
-        return [partial(self._part_row, chunk, row, column) for row in range(WORDS) for column in columns]
-
-    def _part_row(self, chunk: _Chunk, row: int, column: int, step: Int, into: Int) -> None:
-        """Write a row of a tile of a weight in panels."""
-        low, high = ((step * STEP + row + half) * self.wide + column * WORDS for half in (0, WORDS))
-        self._fetch(chunk, low)
-        self._fetch(chunk, high)
-        self._put(into, row, column, *(self.weight.load(chunk.place + at) for at in (low, high)))
-
-    def _part_tile(self, chunk: _Chunk, column: int, step: Int, into: Int) -> None:
-        """Write a tile of a weight by rows, turned."""
-        halves = []
-        for half in (0, WORDS):
-            places = [self.depth * (column * WORDS + lane) + step * STEP + half for lane in range(WORDS)]
-            for place in places:
-                self._fetch(chunk, place)
-            halves.append(self.code.transpose([self.weight.load(chunk.place + place) for place in places]))
-        for row, (low, high) in enumerate(zip(*halves, strict=True)):
-            self._put(into, row, column, low, high)
-
-    def _fetch(self, chunk: _Chunk, place: Int) -> None:
-        """Have come near what this core reads instead of a number in its next panel, or what is ahead in a row."""
-        ahead = self.code.word(self.word.cores) * self.wide * self.depth if self.laid else _AHEAD
-        self.weight.fetch(chunk.place + place + ahead)
-
-    def _put(self, step: Int, row: int, column: int, low: Vector, high: Vector) -> None:
-        for part, words in enumerate(parts_of(low, high, rounded=False)):
-            self.parted.store(words, self._place(step, part, column) + row * WORDS)
-
-    def _place(self, step: Int, part: int, column: int) -> Int:
-        return ((step * PARTS + part) * self.across + column) * TILE
-
-    def _tile(self, step: Int, column: int, part: int) -> tuple[Memory, Int]:
-        return self.parted, self._place(step, part, column)
-
-    def _tile_of_x(self, begin: Int, step: Int, part: int) -> tuple[Memory, Int]:
-        return self.parts, begin + (step * PARTS + part) * TILE
-
-    def _part_next(self, chunk: _Chunk, columns: list[int], kept: int, step: Int, done: int, of: int) -> None:
-        """Part some of what these columns' next step needs; after the last step, that one again."""
-        following = (step + 1).least(chunk.steps - 1)
-        for part in _share(self._parting(chunk, columns), done, of):
-            part(following, following % kept)
-
-    def _finish_before(self, chunk: _Chunk, tile: Int, columns: list[int], step: Int, done: int, of: int) -> None:
-        """Finish, once a step, some of the two tiles of rows before a tile, if their sums are complete."""
-        if done != of // 2:
+        Args:
+            turn: which of so many passes over the columns it is.
+        """
+        if eighth % 4 != 3:
             return
         self.tiles.keep_awake()
-        all_steps = chunk.steps * (self.across // len(columns))
-        at = step + chunk.steps * (columns[0] // len(columns))
-        begin, end = ((tile - 2) * ROWS + (at + i) * (2 * ROWS) // all_steps for i in (0, 1))
-        with self.code.when(self._completes(chunk)):
-            self.finish(chunk.top, chunk.first, begin, end)
+        at, times = (chunk.steps * turn[0] + step) * 2 + eighth // 4, chunk.steps * (2 * turn[1])
+        begin, end = (((tile - 2) * ROWS + (at + i) * _TWO // times).most(0) for i in (0, 1))
+        self._finish(chunk, begin, end)
 
-    def _block(
-        self, chunk: _Chunk, rows: list[Int], columns: list[int], besides: Besides, kept: int = DEPTH // STEP
-    ) -> None:
-        """Add the product of a few tiles of x, one above the other, with some of the weight to their sums."""
+    def _finish(self, chunk: Chunk, begin: Int, end: Int) -> None:
+        """Finish some rows, if their sums are complete."""
+        with self.code.when(chunk.start + DEPTH > self.depth - 1):
+            first = first_row(chunk.panel, self.width, self.wide)
+            self.finish(chunk.unit.top, first, begin, end, self._sums(chunk))
+
+    def _sums(self, chunk: Chunk) -> Memory:
+        """Return the panel's; they are all kept where there are several chunks."""
+        number = chunk.number.where(self.depth > DEPTH, self.code.number(0))
+        return Memory(self.code, self.sums.at(number * (BLOCK * self.wide)))
+
+    def _block(self, chunk: Chunk, rows: list[Int], columns: list[int], besides: Besides, kept: int = 0) -> None:
+        """Add the product of a few tiles of x, one above the other, with some of the weight to their sums.
+
+        Args:
+            kept: steps of the weight that are kept in turn, or 0 for all.
+        """
         code, tiles = self.code, self.tiles
         grid = [(row, column) for row in rows for column in columns]
         for number in range(len(grid)):
             tiles.clear(number)
-        begins = [self._left(chunk, row) for row in rows]
         with code.loop(chunk.steps) as step:
-            lefts = [partial(self._tile_of_x, begin, step) for begin in begins]
-            rights = [partial(self._tile, step % kept, column) for column in columns]
+            slot = step % kept if kept else self._slot(chunk, step)
+            lefts = [partial(self.row_tiles.tile, row, step) for row in rows]
+            rights = [partial(self.weight_tiles.tile, slot, column) for column in columns]
             multiply_parts(tiles, lefts, rights, besides=partial(besides, step))
         self._add_up(chunk, [row * (ROWS * self.wide) + column * WORDS for row, column in grid])
 
-    def _add_up(self, chunk: _Chunk, places: Sequence[int | Int]) -> None:
+    def _add_up(self, chunk: Chunk, places: Sequence[int | Int]) -> None:
         """Add the first tiles to sums, or make them these where the chunk is the first."""
+        sums = self._sums(chunk)
         with self.code.either(chunk.start > 0) as (later, at_first):
             with later:
                 for number in range(len(places)):
@@ -232,59 +261,7 @@ class TileProduct(Product):
                 for number, place in enumerate(places):
                     with self.code.loop(ROWS) as row:
                         at = row * self.wide + place
-                        self.sums.store(self.sums.load(at) + self.fresh.load(row * WORDS + number * TILE), at)
+                        sums.store(sums.load(at) + self.fresh.load(row * WORDS + number * TILE), at)
             with at_first:
                 for number, place in enumerate(places):
-                    self.tiles.store(number, self.sums, place, self.wide)
-
-    def _left(self, chunk: _Chunk, row: Int) -> Int:
-        """Return where the parts of one of the unit's tiles of x begin, for these columns."""
-        return ((chunk.top // ROWS + row) * self.all_steps + chunk.start // STEP) * (PARTS * TILE)
-
-    def _row_of_tiles(self, chunk: _Chunk, work: list[Part]) -> None:
-        """Sum the product of up to 16 rows with a panel in the first tiles, and do the next step's work meanwhile.
-
-        After the panel's last step, that of this one again.
-        """
-        code, tiles = self.code, self.tiles
-        left, right = self.across, self.across + PARTS  # the first tiles for x and for the weight
-        # Products with one part of a column follow each other, so that its tile is read once.
-        products = [
-            (x_part, part, column)
-            for part in reversed(range(PARTS))
-            for column in range(self.across)
-            for x_part, other in PRODUCTS
-            if other == part
-        ]
-        for number in range(self.across):
-            tiles.clear(number)
-        with code.loop(chunk.steps) as step:
-            following, here, there = (step + 1).least(chunk.left - 1), step % _KEPT, (step + 1) % _KEPT
-            for x_part in range(PARTS):
-                tiles.load(left + x_part, self.few, (here * PARTS + x_part) * TILE)
-            held = (-1, -1)
-            for done, (x_part, part, column) in enumerate(products):
-                number = right + column % (COUNT - right)
-                if held != (part, column):
-                    tiles.load(number, self.parted, self._place(here, part, column))
-                held = part, column
-                tiles.add_product(column, left + x_part, number)
-                for write in _share(work, done, len(products)):
-                    write(following, there)
-
-    def _parting_x(self, chunk: _Chunk, count: Int) -> list[Part]:
-        """Return what makes the parts of few rows of x."""
-        return [partial(self._part_x, chunk, row, count) for row in range(ROWS)]
-
-    def _part_x(self, chunk: _Chunk, row: int, count: Int, step: Int, into: Int) -> None:
-        """Write a row of a step's tile of x in parts, if there is one."""
-        place = (chunk.top + row) * self.depth + chunk.start + step * STEP
-        with self.code.when(count > row):
-            low, high = (self.x.load(place + half) for half in (0, WORDS))
-            for part, words in enumerate(parts_of(low, high, rounded=True)):
-                self.few.store(words, (into * PARTS + part) * TILE + row * WORDS)
-
-
-def _share(work: list[Part], done: int, of: int) -> list[Part]:
-    """Return what of the work falls to the time after so many of some products."""
-    return work[len(work) * done // of : len(work) * (done + 1) // of]
+                    self.tiles.store(number, sums, place, self.wide)

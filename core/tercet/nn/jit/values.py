@@ -59,6 +59,10 @@ class Int:
         """Return the larger one."""
         return Int(self.code, self.code.b.select(self > other, self.value, self.code.number(other).value))
 
+    def where(self, condition: Any, otherwise: Int) -> Int:
+        """Return the number, or another where a condition does not hold."""
+        return Int(self.code, self.code.b.select(condition, self.value, otherwise.value))
+
     def vector(self) -> Vector:
         """Return a vector full of it."""
         return self.code.splat(self.code.b.sitofp(self.value, FLOAT))
