@@ -133,12 +133,9 @@ def batch_tokens(dtype: torch.dtype) -> int:
     """Return how many tokens a batch should have for what multiplies by weights of `dtype`.
 
     Measured: throughput is flat from 1 k to 8 k in float32, and the smallest keeps latency low; bfloat16, which takes a
-    third of the time where it is fast (AMX), gains a tenth by 2 k. Float32 in tiles gains a twelfth by half as many,
-    whose parts stay nearer.
+    third of the time where it is fast (AMX), gains a tenth by 2 k.
     """
-    if dtype == torch.bfloat16:
-        return 2_048
-    return 512 if packing(dtype) is TileWeight else 1_024
+    return 2_048 if dtype == torch.bfloat16 else 1_024
 
 
 def runs(packed: type[PackedWeight], dtype: torch.dtype) -> bool:

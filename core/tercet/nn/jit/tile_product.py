@@ -114,7 +114,7 @@ class TileProduct(Product):
         code, high, halves = self.code, chunk.unit.high, self._halves()
         paired, whole = high // 2 * 2, [*range(self.across)]
         pieces, following = self.weight_tiles.pieces(self.across), chunk.following
-        times = paired // 2 * len(halves) * chunk.steps  # that something is done of the next panel
+        times = paired // 2 * len(halves) * chunk.steps * 4  # that something is done of the next panel
         a_time = (following.steps * pieces + (times - 1)) // times
 
         def part_weight(chunk: Chunk, begin: Int, end: Int) -> None:
@@ -129,8 +129,8 @@ class TileProduct(Product):
                 begin = (tile + 2) * ROWS + (half * 4 + eighth // 2) * rows
                 with code.when(self._begins(chunk.number)):
                     self.row_tiles.write(chunk, begin, (begin + rows).least(high * ROWS), step, step)
-            if eighth == 1:
-                begin = ((tile // 2 * len(halves) + half) * chunk.steps + step) * a_time
+            else:
+                begin = (((tile // 2 * len(halves) + half) * chunk.steps + step) * 4 + eighth // 2) * a_time
                 part_weight(following, begin, (begin + a_time).least(following.steps * pieces))
 
         with code.when(self._begins(chunk.item)):
