@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tercet.threads import side_by_side
+from tercet.threads import is_deep, side_by_side, start_deep
 
 NEVER_ENDING = """
 import threading, sys
@@ -59,3 +59,23 @@ def test_the_first_error_ends_it_and_the_rest_never_begins():
 def test_a_job_that_never_ends_does_not_keep_the_process():
     done = subprocess.run([sys.executable, "-c", NEVER_ENDING], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and "the first error" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not say how deep a stack is")
+def test_a_thread_with_a_deep_stack_amid_shallow_ones():
+    depths = []
+
+    def ended(start):
+        thread = threading.Thread(target=lambda: depths.append(is_deep()))
+        start(thread)
+        thread.join()
+
+    before = threading.stack_size(256 << 10)
+    try:
+        ended(threading.Thread.start)
+        ended(start_deep)
+        ended(threading.Thread.start)
+        assert threading.stack_size() == 256 << 10
+    finally:
+        threading.stack_size(before)
+    assert depths == [False, True, False]

@@ -1,5 +1,7 @@
 """Calls whose caller runs them: the same bytes, nothing lost whatever goes wrong, and only where it may."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,3 +105,26 @@ def test_a_closed_engine_runs_nothing(engine, model):
     engine.close()
     with pytest.raises(TercetError, match="closed"):
         engine.encode(model, TEXT)
+
+
+SHALLOW = """
+import sys, threading
+import numpy as np
+threading.stack_size(256 << 10)
+from tercet import Engine
+engine, given = Engine("cpu", "float32"), []
+def work():
+    for texts in (["hello world"], ["hello world " * 30], ["hello world " * 30] * 50):
+        given.append(np.stack(list(engine.encode(sys.argv[1], texts).dense)))
+for _ in range(3):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+assert len(given) == 9 and all(np.array_equal(given[at], given[at - 3]) for at in range(3, 9))
+print(threading.stack_size())
+"""
+
+
+def test_a_callers_stack_may_be_too_shallow_for_what_kernels_lay_there(model):
+    ended = subprocess.run([sys.executable, "-c", SHALLOW, model], capture_output=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr.decode(), ended.stdout) == (0, "", b"262144\n")

@@ -26,6 +26,7 @@ from tercet.engine.turns import Turns
 from tercet.errors import EngineClosedError, OverloadedError, TercetError, reraisable
 from tercet.nn.programs import Seat, own_seat, seated
 from tercet.nn.team import compute_with
+from tercet.threads import is_deep, start_deep
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Dispatcher:
             for i in range(device.workers)
         ]
         for thread in self._threads:
-            thread.start()
+            start_deep(thread)
 
     @property
     def alive(self) -> bool:
@@ -157,13 +158,14 @@ class Dispatcher:
         """
         with self.guests:
             with self._lock:
-                batch = None if self._stopped or self._seat is None else self._schedule.start_alone(self._seat)
+                seat = self._seat if is_deep() else None
+                batch = None if self._stopped or seat is None else self._schedule.start_alone(seat)
                 if batch is None and self._queue.tokens and not self._schedule.is_full:
                     self._crew.wake()
-            if batch is None or not batch.works or self._seat is None:
+            if batch is None or not batch.works or seat is None:
                 return
             try:
-                with seated(self._seat, batch.cores):
+                with seated(seat, batch.cores):
                     self._run(batch, here=True)
             except Exception:
                 log.exception("a batch failed outside its model; its calls know")

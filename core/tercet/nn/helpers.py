@@ -17,6 +17,7 @@ import numpy as np
 
 from tercet.nn.jit.code import Compiled
 from tercet.nn.jit.gate_kernels import LINE, Gate, HelpWords, LeadWords, help_kernel, lead_kernel
+from tercet.threads import start_deep
 
 _AWAKE_S = 0.005  # that a helper looks out for more to do: queries one after the other are further apart than 2 ms
 _TRIALS, _TRIAL_LOOKS = 8, 1000  # looks that go by before the core is offered to others
@@ -81,7 +82,7 @@ class Helpers:
     def _add(self) -> None:
         helper = _Helper(len(self._helpers))
         thread = threading.Thread(target=self._serve, args=(helper,), name="tercet-helper", daemon=True)
-        thread.start()
+        start_deep(thread)
         self._helpers.append(helper)
         self._threads.append(thread)
 
