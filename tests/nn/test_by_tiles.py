@@ -23,7 +23,7 @@ def draw(rows: int, width: int, seed: int = 0) -> Tensor:
 
 @needs_tiles
 @pytest.mark.parametrize("laid", [False, True])
-@pytest.mark.parametrize("width", [32, 70, 200])
+@pytest.mark.parametrize("width", [32, 70, 200, 500])  # the last in more panels than sums are kept of
 def test_rows_come_out_the_same_however_many_there_are(width: int, laid: bool) -> None:
     x, bias, residual = draw(1050, DEPTH), draw(1, width, seed=2)[0], draw(1050, width, seed=3)
     together = TileWeight(draw(width, DEPTH, seed=1)).multiply(x, bias, "gelu", residual)
