@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nn.test_attention import batch_of
+from tercet.nn.attention import attention
 from tercet.nn.int8 import Int8Weight, has_int8
 from tercet.nn.int8_tiles import Int8TileWeight
 from tercet.nn.jit import code, tiles
 from tercet.nn.jit.rounding import finishing, rounding
 from tercet.nn.jit.tiles import has_tiles
+from tercet.nn.layers import SelfAttention
 from tercet.nn.linear import Linear, kernel_name, layout_of, prepare, rounding_saves
 from tercet.nn.packed import PackedWeight
 
@@ -116,6 +119,17 @@ def test_a_row_of_equal_numbers_and_a_weight_of_zeros(kind: type[PackedWeight]) 
     out = kind(weight).multiply(x, None, None, None)
     assert (out - F.linear(x.double(), rounded_weights(weight).nan_to_num(0))).abs().max() < 1e-5
     assert not out[:, 3].any()
+
+
+def test_attention_is_as_coarse_as_the_products_that_it_reads() -> None:
+    net, batch, x = SelfAttention(64, 2), batch_of((9, 40)), draw(49, 64)
+    for part in (net.qkv, net.out):
+        torch.nn.init.normal_(part.weight)
+        torch.nn.init.zeros_(part.bias)
+    prepare(net, dtype=torch.int8)
+    coarse, exact = (net.out(attention(*net.project(x), batch, coarse=coarse)) for coarse in (True, False))
+    assert torch.equal(net(x, batch), coarse)
+    assert torch.equal(coarse, exact) is not has_tiles()
 
 
 def test_which_products_become_int8() -> None:
