@@ -172,6 +172,7 @@ class Product:
         self.x, self.weight, self.bias, self.residual, self.y = (Memory(code, code.pointer(at)) for at in self.word[:5])
         self.steps, self.scales = (Memory(code, code.pointer(at)) for at in (self.word.steps, self.word.scales))
         self.rows, self.depth, self.width, self.step = (code.word(at) for at in self.word[5:9])
+        self.gelu, self.added = code.word(self.word.gelu) > 0, code.word(self.word.residual) > 0
         self.multiply_add: Callable[[Vector, Vector, Vector], Vector] = add_product if pairs else code.fma
         self.number: Callable[[Vector], Vector] = whole_number if pairs else _as_it_is
         self.wide = vectors * code.lanes
@@ -257,17 +258,19 @@ class Product:
 
         Of pairs, what stands for sums is those times the sizes of their ones.
         """
-        code = self.code
-        gelu, added = code.word(self.word.gelu) > 0, code.word(self.word.residual) > 0
-        with code.loop(stop, start=start) as row:
+        with self.code.loop(stop, start=start) as row:
             for at in self.columns:
-                place = (top + row) * self.step + first + at
-                total = code.variable(self._scaled(top + row, first + at, sums.load(row * self.wide + at)))
-                with code.when(gelu):
-                    total.store(total.load().gelu())
-                with code.when(added):
-                    total.store(total.load() + self.residual.load(place))
-                self.y.store(total.load(), place)
+                self.finish_vector(top, first, row, at, sums)
+
+    def finish_vector(self, top: Int, first: Int, row: Int, at: int | Int, sums: Memory) -> None:
+        """Write the same of a vector of a row alone, from column `at` of the panel on."""
+        code, place = self.code, (top + row) * self.step + first + at
+        total = code.variable(self._scaled(top + row, first + at, sums.load(row * self.wide + at)))
+        with code.when(self.gelu):
+            total.store(total.load().gelu())
+        with code.when(self.added):
+            total.store(total.load() + self.residual.load(place))
+        self.y.store(total.load(), place)
 
     def _scaled(self, row: Int, column: Int, total: Vector) -> Vector:
         bias = self.bias.load(column)

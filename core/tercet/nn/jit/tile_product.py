@@ -211,23 +211,32 @@ class TileProduct(Product):
         return [[at, at + 1] for at in range(0, self.across, 2)]
 
     def _finish_before(self, chunk: Chunk, tile: Int, turn: tuple[int, int], step: Int, eighth: int) -> None:
-        """Finish, twice a step, some of the two tiles of rows before a tile.
+        """Finish, after every other eighth of a step, some vectors of the two tiles of rows before a tile.
 
         Args:
             turn: which of so many passes over the columns it is.
         """
-        if eighth % 4 != 3:
+        if eighth % 2 == 1:
             return
         self.tiles.keep_awake()
-        at, times = (chunk.steps * turn[0] + step) * 2 + eighth // 4, chunk.steps * (2 * turn[1])
-        begin, end = (((tile - 2) * ROWS + (at + i) * _TWO // times).most(0) for i in (0, 1))
-        self._finish(chunk, begin, end)
+        times, vectors = chunk.steps * (4 * turn[1]), _TWO * self.across
+        a_time = (times + (vectors - 1)) // times
+        begin = (tile - 2) * (ROWS * self.across) + ((chunk.steps * turn[0] + step) * 4 + eighth // 2) * a_time
+        end = (begin + a_time).least(tile * (ROWS * self.across))
+        with self.code.when(self._completes(chunk)), self.code.loop(end, start=begin.most(0)) as vector:
+            row, at = vector // self.across, vector % self.across * WORDS
+            self.finish_vector(chunk.unit.top, self._first_row(chunk), row, at, self._sums(chunk))
 
     def _finish(self, chunk: Chunk, begin: Int, end: Int) -> None:
         """Finish some rows, if their sums are complete."""
-        with self.code.when(chunk.start + DEPTH > self.depth - 1):
-            first = first_row(chunk.panel, self.width, self.wide)
-            self.finish(chunk.unit.top, first, begin, end, self._sums(chunk))
+        with self.code.when(self._completes(chunk)):
+            self.finish(chunk.unit.top, self._first_row(chunk), begin, end, self._sums(chunk))
+
+    def _completes(self, chunk: Chunk) -> Any:
+        return chunk.start + DEPTH > self.depth - 1
+
+    def _first_row(self, chunk: Chunk) -> Int:
+        return first_row(chunk.panel, self.width, self.wide)
 
     def _sums(self, chunk: Chunk) -> Memory:
         """Return the panel's; they are all kept where there are several chunks."""

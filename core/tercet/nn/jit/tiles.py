@@ -85,9 +85,9 @@ class Tiles:
         self._do("tdpbusd", sums, rows, columns)
 
     def keep_awake(self) -> None:
-        """Use a vector, for a processor lays its vectors to sleep after some 2,500 cycles; to wake them takes 900."""
+        """Subtract a vector, for a processor lays their floats to sleep after some 2,500 cycles; waking takes 900."""
         kind = ir.FunctionType(_NOTHING, [])
-        self.code.b.asm(kind, "vpaddd %zmm31, %zmm31, %zmm31", "~{xmm31}", [], True)
+        self.code.b.asm(kind, "vsubps %zmm31, %zmm31, %zmm31", "~{xmm31}", [], True)
 
     def _do(self, name: str, *given: Any) -> None:
         values = [ir.Constant(_BYTE, value) if isinstance(value, int) else value for value in given]

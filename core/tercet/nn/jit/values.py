@@ -124,28 +124,35 @@ class Vector:
         """Return the mask of the lanes that are equal."""
         return self.code.b.fcmp_ordered("==", self.value, other.value)
 
+    def magnitude(self) -> Vector:
+        """Return each number without its sign."""
+        b, bits = self.code.b, ir.Constant(self.code.integers, [2**31 - 1] * self.code.lanes)
+        return Vector(self.code, b.bitcast(b.and_(b.bitcast(self.value, self.code.integers), bits), self.code.vector))
+
     def gelu(self) -> Vector:
         """Return x · Φ(x), Φ being the normal distribution, to 3e-7, and to 2e-7 of x beyond ±1.
 
-        It is max(x, 0) − ½ · |x| · erfc(|x| / √2), whose last factor is 2 to the power of a polynomial in |x|, fitted
-        to the least greatest error of the whole.
+        It is max(x, 0) − |x| · ½ erfc(|x| / √2), whose last factor is 2 to the power of a polynomial in |x|, fitted to
+        the least greatest error of the whole.
         """
-        code = self.code
-        size = self.at_least(-self)
+        code, size = self.code, self.magnitude()
         near, power = size.at_most(code.constant(_FADED)), code.constant(_FADING[0])
         for coefficient in _FADING[1:]:
             power = code.fma(power, near, code.constant(coefficient))
-        return self.at_least(code.constant(0.0)) - size * code.constant(0.5) * power.exp2()
+        return code.fma(-size, power.exp2_in_range(), self.at_least(code.constant(0.0)))
 
     def exp2(self) -> Vector:
-        """Return 2 to the power of each number, to 2 units in the last place; as if from −126 below that, at most 127.
+        """Return 2 to the power of each number, at most 127, to 2 units in the last place; as if from −126 below it."""
+        return self.at_least(self.code.constant(-126.0)).exp2_in_range()
+
+    def exp2_in_range(self) -> Vector:
+        """Return the same, of numbers from −126 to 127.
 
         2ˣ = 2ⁿ · 2ᶠ with n whole and f within ½ of zero, 2ᶠ by the polynomial of Cephes (exp2f).
         """
         code, b, whole = self.code, self.code.b, self.code.constant(_WHOLE)
-        x = self.at_least(code.constant(-126.0))
-        moved = x + whole
-        rest, power = x - (moved - whole), code.constant(_EXP2[0])
+        moved = self + whole
+        rest, power = self - (moved - whole), code.constant(_EXP2[0])
         for coefficient in _EXP2[1:]:
             power = code.fma(power, rest, code.constant(coefficient))
         shift, one = (ir.Constant(code.integers, [n] * code.lanes) for n in (23, 127 << 23))
@@ -169,14 +176,13 @@ _EXP2 = tuple(
 
 _FADED = 6.0  # where nothing is left of it
 _FADING = (
-    3.152025328745367e-06,
-    2.933247174041753e-07,
-    -0.0006359281833283603,
-    0.007810704875737429,
-    -0.05312380567193031,
-    -0.45892834663391113,
-    -1.15116286277771,
-    3.874122739944141e-06,
+    3.1029390811454505e-05,
+    -0.0007534121396020055,
+    0.008036049082875252,
+    -0.053353872150182724,
+    -0.4588068425655365,
+    -1.1511921882629395,
+    -0.9999938607215881,
 )
 
 
