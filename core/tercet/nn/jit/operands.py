@@ -14,7 +14,7 @@ from tercet.nn.jit.values import Int, Memory, Vector
 
 DEPTH = 384  # columns that are summed at once, of which the parts of a panel stay in the second cache
 STEPS = DEPTH // STEP
-BLOCK = 256  # rows of x at most, of which the parts of so many columns stay in the second cache
+BLOCK = 320  # rows of x at most, of which the parts of so many columns stay in the second cache
 _AHEAD = 2 * STEP  # numbers of a row, from one that is parted to one that should be near by then
 
 
