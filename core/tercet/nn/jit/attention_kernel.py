@@ -9,8 +9,9 @@ largest score, the sum and the mix so far kept for each query (Milakov & Gimelsh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from tercet.nn.jit.values import BFloat16Memory, Int, Memory, Vector
 
 KEYS = 256  # keys a block
 VECTORS = 2  # of queries a block: more spare loads, but make more code to compile
+BLOCKS = 8  # of queries by which each block of keys goes, where there are several: to take keys is slow
 _NO_SCORE = -1e30  # the largest score before any is known: finite, so that a difference from it is a number
 _NO_SUM = 1e-30  # a sum below it means that nothing was attended to
 
@@ -66,7 +68,7 @@ _WORD = AttentionWords(*range(len(AttentionWords._fields)))  # where each is
 
 @dataclass(frozen=True)
 class Block:
-    """A block of one head's queries.
+    """A block of one head's queries, or several that follow each other.
 
     Attributes:
         start: the sequence's first token. length: its tokens. attended: its leading tokens that may be seen.
@@ -100,16 +102,15 @@ class Attention:
     def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
         kind = BFloat16Memory if dtype == torch.bfloat16 else Memory
         self.code, self.dims, self.windowed, self.biased = code, dims, windowed, biased
-        self.q, self.k, self.v, self.out = (
-            kind(code, code.pointer(word)) for word in (_WORD.q, _WORD.k, _WORD.v, _WORD.out)
-        )
+        self.q, self.k, self.v, self.out = (kind(code, code.pointer(word)) for word in _WORD[:4])
         self.rows = 8 if code.registers >= 32 else 4  # of a tile, which with its `VECTORS` stays in registers
         self.width = VECTORS * code.lanes
-        self.queries, self.mixed = code.scratch(dims * self.width), code.scratch(dims * self.width)
+        self.blocks = 1 if windowed else BLOCKS  # in a window each block sees keys of its own
+        sizes = (dims * self.width, dims * self.width, self.width, self.width)
+        self.of_blocks = [(code.scratch(self.blocks * size), size) for size in sizes]
         self.scores = code.scratch(KEYS * self.width)
         self.keys, self.values = code.scratch(KEYS * dims), code.scratch(KEYS * dims)
-        self.largest, self.sums, self.kept = (code.scratch(self.width) for _ in range(3))
-        self.square = code.scratch(code.lanes**2)
+        self.kept, self.square = code.scratch(self.width), code.scratch(code.lanes**2)
         self.scale = code.scalar(_WORD.scale)
         self.bias, self.bias_share = Memory(code, code.pointer(_WORD.bias)), code.scalar(_WORD.bias_share)
 
@@ -121,29 +122,48 @@ class Attention:
             start, length, attended = (extents(sequence * 3 + i) for i in range(3))
             key_column = head // code.word(_WORD.group) * self.dims
             bias = head * code.word(_WORD.bias_step) + code.word(_WORD.bias_middle)
-            with code.loop(length, step=self.width) as first:
-                count = (length - first).least(self.width)
+            most = code.number(self.blocks * self.width).where(attended > KEYS, code.number(self.width))
+            with code.loop(length, step=most) as first:
+                count = (length - first).least(most)
                 self._attend(Block(start, length, attended, first, count, head * self.dims, key_column, bias))
 
-    def _attend(self, block: Block) -> None:
-        code, lanes = self.code, self.code.lanes
-        self.take_queries(block)
-        for at in range(0, self.width, lanes):
-            self.largest.store(code.constant(_NO_SCORE), at)
-            self.sums.store(code.constant(0.0), at)
-        with code.loop(self.dims * self.width, step=lanes) as place:
-            self.mixed.store(code.constant(0.0), place)
-        low, high = self._seen(block)
-        with code.loop(high, start=low, step=KEYS) as key:
+    def _attend(self, blocks: Block) -> None:
+        """Write the attention of the queries of a block, or of several that follow each other and see the same keys."""
+        with self._each(blocks) as block:
+            self.take_queries(block)
+            self._begin()
+        low, high = self._seen(blocks)
+        with self.code.loop(high, start=low, step=KEYS) as key:
             keys = (high - key).least(KEYS)
-            self._take_keys(block, key, keys)
-            with code.either(block.count > lanes) as branches:
+            self._take_keys(blocks, key, keys)
+            with self._each(blocks) as block, self.code.either(block.count > self.code.lanes) as branches:
                 for vectors, branch in zip((2, 1), branches, strict=True):
                     with branch:
                         self.score(vectors, keys)
                         self.weigh(vectors, block, key, keys)
                         self.mix(vectors, keys)
-        self._give_mixed(block)
+        with self._each(blocks) as block:
+            self._give_mixed(block)
+
+    @contextmanager
+    def _each(self, blocks: Block) -> Iterator[Block]:
+        """Repeat what follows for each of the blocks, with what is kept for it."""
+        with self.code.loop(blocks.count, step=self.width) as at:
+            self.turn_to(at // self.width)
+            yield replace(blocks, first=blocks.first + at, count=(blocks.count - at).least(self.width))
+
+    def turn_to(self, block: Int) -> None:
+        """Have what is kept for each block of queries be that of one."""
+        kept = (Memory(self.code, memory.at(block * size)) for memory, size in self.of_blocks)
+        self.queries, self.mixed, self.largest, self.sums = kept
+
+    def _begin(self) -> None:
+        code, lanes = self.code, self.code.lanes
+        for at in range(0, self.width, lanes):
+            self.largest.store(code.constant(_NO_SCORE), at)
+            self.sums.store(code.constant(0.0), at)
+        with code.loop(self.dims * self.width, step=lanes) as place:
+            self.mixed.store(code.constant(0.0), place)
 
     def _seen(self, block: Block) -> tuple[Int, Int]:
         """Return the first key that the block sees, and one past the last."""
@@ -165,7 +185,7 @@ class Attention:
                     self.queries.store(column, (dim + i) * self.width + at)
 
     def _take_keys(self, block: Block, key: Int, keys: Int) -> None:
-        """Take keys and values; a sequence whose keys are one block is read once, for all its queries."""
+        """Take keys and values; where they are one block, once for all queries of a sequence."""
         if self.windowed:
             self.take(block, key, keys)
             return

@@ -103,11 +103,11 @@ class Code:
         return slot
 
     @contextmanager
-    def loop(self, stop: int | Int, start: int | Int = 0, step: int = 1) -> Iterator[Int]:
+    def loop(self, stop: int | Int, start: int | Int = 0, step: int | Int = 1) -> Iterator[Int]:
         """Repeat what follows for each index from `start`."""
         b, before = self.b, self.b.block
         head, body, after = (self._function.append_basic_block() for _ in range(3))
-        first, last = self.number(start).value, self.number(stop).value
+        first, last, further = (self.number(number).value for number in (start, stop, step))
         b.branch(head)
         b.position_at_end(head)
         index = b.phi(_WORD)
@@ -115,7 +115,7 @@ class Code:
         b.cbranch(b.icmp_signed("<", index, last), body, after)
         b.position_at_end(body)
         yield Int(self, index)
-        index.add_incoming(b.add(index, ir.Constant(_WORD, step)), b.block)
+        index.add_incoming(b.add(index, further), b.block)
         b.branch(head)
         b.position_at_end(after)
 

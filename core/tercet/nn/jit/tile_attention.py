@@ -33,7 +33,7 @@ class TileAttention(Attention):
     def __init__(self, code: Code, dims: int, dtype: torch.dtype, windowed: bool, biased: bool) -> None:
         super().__init__(code, dims, dtype, windowed, biased)
         self.tiles, self.steps = Tiles(code), dims // STEP
-        self.query_tiles = code.scratch(self.steps * VECTORS * TILE)
+        self.all_query_tiles = code.scratch(self.blocks * self.steps * VECTORS * TILE)
         self.key_tiles, self.value_tiles = (code.scratch(KEYS // ROWS * self.steps * TILE) for _ in range(2))
         self.weight_tiles = code.scratch(_STEPS * VECTORS * _WEIGHT_PARTS * TILE)
         self.fresh = code.scratch(2 * ROWS * self.width)
@@ -43,6 +43,11 @@ class TileAttention(Attention):
         self.tiles.set_up()
         super().write()
         self.tiles.release()
+
+    def turn_to(self, block: Int) -> None:
+        """Have what is kept for each block of queries be that of one."""
+        super().turn_to(block)
+        self.query_tiles = Memory(self.code, self.all_query_tiles.at(block * (self.steps * VECTORS * TILE)))
 
     def take_queries(self, block: Block) -> None:
         """Lay the queries side by side, then in tiles."""
